@@ -521,7 +521,8 @@ def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
 def _check_jwk_use(members: Mapping[str, object], algorithm: Algorithm) -> None:
     signs = KeyPurpose.SIGN_VERIFY in algorithm.spec.purposes
     # RFC 8037 keys still say EdDSA, which RFC 9864 splits by curve; the curve is checked below.
-    names = {str(algorithm), "EdDSA"} if algorithm is Algorithm.ED25519 else {str(algorithm)}
+    # A list, since a member of a foreign JWK need not be hashable.
+    names = [str(algorithm), "EdDSA"] if algorithm is Algorithm.ED25519 else [str(algorithm)]
     if "alg" not in members and algorithm.spec.key_type is KeyType.AKP:
         raise InvalidArgumentError("a JWK of type AKP has the member alg (RFC 9964)")
     if members.get("alg", str(algorithm)) not in names:
