@@ -979,9 +979,9 @@ class TestJWK:
             assert PublicKey.from_jwk({**key.jwk(), **allowed}, "ES256") == key
         wrong: list[dict[str, object]] = [{"use": "enc"}, {"use": 1}, {"key_ops": []}, {"key_ops": "verify"}]
         wrong.append({"key_ops": ["sign"]})
-        for member in wrong:
+        for refused_member in wrong:
             with pytest.raises(InvalidArgumentError, match=r"not allow"):
-                PublicKey.from_jwk({**signs.jwk(), **member}, "ES256")
+                PublicKey.from_jwk({**signs.jwk(), **refused_member}, "ES256")
         for member in ({"use": "enc"}, {"key_ops": ["wrapKey"]}, {"key_ops": ["encrypt", "wrapKey"]}):
             assert PublicKey.from_jwk({**encrypts.jwk(), **member}, "RSA-OAEP-256") == encrypts
         for member in ({"use": "sig"}, {"key_ops": ["verify"]}):
