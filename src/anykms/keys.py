@@ -10,7 +10,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from types import MappingProxyType
@@ -363,18 +363,23 @@ class KeyURI:
     scheme: str
     resource: str
     version: str | None = None
+    _text: str = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "_text", self._spell())
         grammar = _GRAMMARS.get(self.scheme, _STRANGER)
         fits = (
             _SCHEME.fullmatch(self.scheme)
             and grammar.resource.fullmatch(self.resource)
             and (self.version is None or (grammar.version and grammar.version.fullmatch(self.version)))
         )
-        if not fits or len(str(self)) > MAX_URI_SIZE:
-            raise InvalidArgumentError(f"not a canonical key URI: {_shown(str(self))}")
+        if not fits or len(self._text) > MAX_URI_SIZE:
+            raise InvalidArgumentError(f"not a canonical key URI: {_shown(self._text)}")
 
     def __str__(self) -> str:
+        return self._text
+
+    def _spell(self) -> str:
         if self.version is None:
             return f"{self.scheme}://{self.resource}"
         separator = _GRAMMARS.get(self.scheme, _STRANGER).separator or "/"
