@@ -40,9 +40,9 @@ from anykms.errors import (
     KeyUsageError,
     UnsupportedOperationError,
 )
+from anykms.payload import BytesLike
 from anykms.provider import SignatureEncoding
 from anykms.signing import (
-    BytesLike,
     PublicKey,
     der_to_p1363,
     digest,
