@@ -11,6 +11,12 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from anykms.algorithms import Algorithm as Algorithm
     from anykms.algorithms import KeyPurpose as KeyPurpose
+    from anykms.client import Key as Key
+    from anykms.client import KMSClient as KMSClient
+    from anykms.envelope.keyring import Decrypted as Decrypted
+    from anykms.envelope.keyring import Keyring as Keyring
+    from anykms.envelope.keyring import inspect as inspect
+    from anykms.envelope.message import UnverifiedHeader as UnverifiedHeader
     from anykms.errors import KMSError as KMSError
     from anykms.keys import ConnectionURI as ConnectionURI
     from anykms.keys import KeyConf as KeyConf
@@ -22,9 +28,27 @@ if TYPE_CHECKING:
     from anykms.keys import KeyVersion as KeyVersion
     from anykms.keys import ProtectionLevel as ProtectionLevel
     from anykms.keys import UnverifiedKeyInfo as UnverifiedKeyInfo
+    from anykms.policy import Policy as Policy
+    from anykms.provider import SignatureEncoding as SignatureEncoding
+    from anykms.registry import connect as connect
+    from anykms.retrying import RetryPolicy as RetryPolicy
+    from anykms.signing import PublicKey as PublicKey
 
 _HOMES = {
-    "anykms.algorithms": ("Algorithm", "KeyPurpose"),
+    "anykms.algorithms": (
+        "Algorithm",
+        "KeyPurpose",
+    ),
+    "anykms.client": (
+        "KMSClient",
+        "Key",
+    ),
+    "anykms.envelope.keyring": (
+        "Decrypted",
+        "Keyring",
+        "inspect",
+    ),
+    "anykms.envelope.message": ("UnverifiedHeader",),
     "anykms.errors": ("KMSError",),
     "anykms.keys": (
         "ConnectionURI",
@@ -38,6 +62,11 @@ _HOMES = {
         "ProtectionLevel",
         "UnverifiedKeyInfo",
     ),
+    "anykms.policy": ("Policy",),
+    "anykms.provider": ("SignatureEncoding",),
+    "anykms.registry": ("connect",),
+    "anykms.retrying": ("RetryPolicy",),
+    "anykms.signing": ("PublicKey",),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
