@@ -146,10 +146,15 @@ def root_from_options(
     if passphrase is not None or passphrase_file is not None:
         raise InvalidArgumentError(f"a passphrase does not go with ?root={asked}; use ?root=passphrase")
     if asked is None:
-        return FileRoot(path.with_name(path.name + ".root"))
+        return FileRoot(default_root_file(path))
     if asked.startswith("file:") and asked != "file:":
         return FileRoot(Path(asked.removeprefix("file:")))
     raise InvalidArgumentError("?root is file:PATH or passphrase")
+
+
+def default_root_file(path: Path) -> Path:
+    """Where the root secret of the keystore at ``path`` is, unless the options say otherwise."""
+    return path.with_name(path.name + ".root")
 
 
 def kind_of(root: RootSecret) -> str:
