@@ -491,6 +491,9 @@ def test_a_forged_purpose_or_sender_is_refused(provider: LocalProvider) -> None:
     ghost = replace(signer, name="sig--sender", uri=KeyURI("local", signer.uri.resource + "--sender"))
     with pytest.raises(KeyNotFoundError):
         provider.sign(ghost, bytes(32), True)
+    for name in ("sig/1", "other", "sig--sender", ""):
+        with pytest.raises(IntegrityError, match="name"):
+            provider.sign(replace(signer, name=name), bytes(32), True)
     with pytest.raises(TypeError):
         provider.sign(cast(KeyInfo, UnverifiedKeyInfo.from_json(signer.to_json())), bytes(32), True)
 
