@@ -675,7 +675,7 @@ def test_cancelling_leaves_no_date_behind(provider: LocalProvider, clock: Clock)
 
 
 @pytest.mark.parametrize(
-    "access", ["get_key", "list_keys", "describe_key", "wrap", "set_enabled", "create_key"]
+    "access", ["get_key", "list_keys", "describe_key", "wrap", "set_enabled", "create_key", "connect"]
 )
 def test_destruction_overwrites_the_material_on_the_next_access(
     provider: LocalProvider, clock: Clock, path: Path, access: str
@@ -696,6 +696,7 @@ def test_destruction_overwrites_the_material_on_the_next_access(
         "wrap": lambda: provider.wrap(info, DATA_KEY, CONTEXT),
         "set_enabled": lambda: provider.set_enabled(info, True),
         "create_key": lambda: rsa_wrapping(provider),
+        "connect": lambda: LocalProvider.connect(ConnectionURI.parse(f"local://{path}"), clock=clock).close(),
     }
     with contextlib.suppress(KeyNotFoundError, NameReservedError):
         attempts[access]()

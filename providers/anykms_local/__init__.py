@@ -20,6 +20,7 @@ from anykms.errors import (
     KeyStateError,
     KeyUsageError,
     NameReservedError,
+    UnavailableError,
     UnsupportedOperationError,
 )
 from anykms.keys import (
@@ -161,7 +162,13 @@ class LocalProvider:
         if create:
             make_missing(settings)
         store = Store(settings.path, settings.root, settings.busy_timeout)
-        return cls(store, clock or (lambda: datetime.now(UTC)))
+        provider = cls(store, clock or (lambda: datetime.now(UTC)))
+        try:
+            provider._destroy_overdue()
+        except BaseException:
+            provider.close()
+            raise
+        return provider
 
     @property
     def scheme(self) -> str:
@@ -503,6 +510,12 @@ class LocalProvider:
             period = record.rotation_period
             record = replace(record, next_rotation_at=None if period is None else now + period * _DAY)
             change.put(Entry(name, number, record.to_json(), b""))
+
+    def _destroy_overdue(self) -> None:
+        """A key that nobody asks for again goes when the store is next opened."""
+        with contextlib.suppress(UnavailableError):  # another writer is at work; a later access does it
+            for name in self._store.keys_in_state(KeyState.PENDING_DESTRUCTION):
+                self._settled(name)
 
     def _destroy(self, name: str) -> Record:
         """Overwrite the material of a key whose time has come; the facts stay, so the name stays taken."""

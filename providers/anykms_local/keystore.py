@@ -460,6 +460,12 @@ class Store:
         for columns in rows:
             yield seen.open(columns)
 
+    def keys_in_state(self, state: str) -> list[str]:
+        """Keys that are perhaps in ``state``: a quick look, to be followed by an authentic read."""
+        with self._reading() as connection:
+            query = "SELECT id FROM entries WHERE current IS NOT NULL AND instr(meta, ?)"
+            return [str(name) for (name,) in connection.execute(query, (f'"state":"{state}"',))]
+
     @contextlib.contextmanager
     def transaction(self) -> Generator[Transaction, None, None]:
         """Change rows together: all is on disk when the block ends, nothing when it raises.

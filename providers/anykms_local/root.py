@@ -7,7 +7,6 @@ import os
 import secrets
 import stat
 import struct
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
@@ -250,11 +249,20 @@ def _passphrase_from_file(path: str) -> bytes:
 
 
 def _ask() -> str:
-    if not sys.stdin.isatty():
+    if not _has_terminal():
         raise InvalidArgumentError(
             "no terminal to ask for the passphrase; use ?passphrase-file=PATH, or passphrase= in code"
         )
     return getpass.getpass("Passphrase of the keystore: ")
+
+
+def _has_terminal() -> bool:
+    """Whether ``getpass`` can ask without echo; data may come through standard input at the same time."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC))
+    except OSError:
+        return False
+    return True
 
 
 def _derived(secret: bytes) -> bytes:
