@@ -134,6 +134,9 @@ class Harness:
     sleep: Callable[[float], None] | None = None
     signatures: int = 8
     prefix: str = field(default_factory=lambda: "c" + secrets.token_hex(4))
+    prepared: dict[tuple[KeyKind, KeyState], tuple[KeyInfo, Mapping[str, bytes]]] = field(
+        default_factory=dict[tuple[KeyKind, KeyState], tuple[KeyInfo, Mapping[str, bytes]]], init=False
+    )
     _opened: list[Connection] = field(default_factory=list[Connection], init=False)
     _named: int = field(default=0, init=False)
     _shared: dict[tuple[KeyKind, str], KeyInfo] = field(
@@ -213,7 +216,7 @@ class Harness:
         rotation_period: int | None = None,
     ) -> KeyConf:
         return KeyConf(
-            name or self.name(),
+            self.name() if name is None else name,
             kind.purpose,
             algorithm=kind.algorithm,
             key_size=kind.key_size,

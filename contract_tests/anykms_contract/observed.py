@@ -6,7 +6,7 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from anykms.keys import KeyInfo, KeyStatus, KeyTemplate
 from anykms.provider import (
@@ -43,6 +43,7 @@ class ObservedProvider:
         self._provider = provider
         self._faults: defaultdict[Operation, deque[tuple[Fault, bool]]] = defaultdict(deque)
         self._answers: dict[Operation, Callable[[Any], Any]] = {}
+        self._pretended: dict[Operation, object] = {}
         self.calls: list[Call] = []
 
     # Plans
@@ -59,9 +60,14 @@ class ObservedProvider:
         """Give ``change(answer)`` for the provider's answer, until ``heal``."""
         self._answers[operation] = change
 
+    def pretend(self, operation: Operation, answer: object) -> None:
+        """Give ``answer`` without asking the provider, until ``heal``."""
+        self._pretended[operation] = answer
+
     def heal(self) -> None:
         """Drop every plan."""
         self._faults.clear()
+        self._pretended.clear()
         self._answers.clear()
 
     def count(self, operation: Operation) -> int:
@@ -74,7 +80,7 @@ class ObservedProvider:
         fault, after = planned.popleft() if planned else (None, False)
         if fault is not None and not after:
             raise fault()
-        result = perform()
+        result = cast("T", self._pretended[operation]) if operation in self._pretended else perform()
         if fault is not None:
             raise fault()
         change = self._answers.get(operation)
@@ -103,9 +109,7 @@ class ObservedProvider:
         return self._provider.strongly_consistent
 
     def create_key(self, template: KeyTemplate) -> KeyInfo:
-        return self._do(
-            Operation.GENERATE_KEY, template.name, lambda: self._provider.create_key(template)
-        )
+        return self._do(Operation.GENERATE_KEY, template.name, lambda: self._provider.create_key(template))
 
     def get_key(self, name: str) -> KeyInfo:
         return self._do(Operation.GET_KEY, name, lambda: self._provider.get_key(name))
@@ -128,9 +132,7 @@ class ObservedProvider:
         )
 
     def cancel_destruction(self, info: KeyInfo) -> None:
-        self._do(
-            Operation.CANCEL_DESTRUCTION, str(info.uri), lambda: self._provider.cancel_destruction(info)
-        )
+        self._do(Operation.CANCEL_DESTRUCTION, str(info.uri), lambda: self._provider.cancel_destruction(info))
 
     def get_public_key(self, info: KeyInfo, version: str | None) -> bytes:
         return self._do(
@@ -148,9 +150,7 @@ class ObservedProvider:
         )
 
     def sign(self, info: KeyInfo, message: bytes, prehashed: bool) -> bytes:
-        return self._do(
-            Operation.SIGN, str(info.uri), lambda: self._provider.sign(info, message, prehashed)
-        )
+        return self._do(Operation.SIGN, str(info.uri), lambda: self._provider.sign(info, message, prehashed))
 
     def decrypt(self, info: KeyInfo, ciphertext: bytes) -> bytes:
         return self._do(Operation.DECRYPT, str(info.uri), lambda: self._provider.decrypt(info, ciphertext))
@@ -159,9 +159,7 @@ class ObservedProvider:
         return self._do(Operation.MAC, str(info.uri), lambda: self._provider.mac(info, message))
 
     def verify_mac(self, info: KeyInfo, message: bytes, tag: bytes) -> None:
-        self._do(
-            Operation.VERIFY_MAC, str(info.uri), lambda: self._provider.verify_mac(info, message, tag)
-        )
+        self._do(Operation.VERIFY_MAC, str(info.uri), lambda: self._provider.verify_mac(info, message, tag))
 
     def close(self) -> None:
         self._provider.close()
