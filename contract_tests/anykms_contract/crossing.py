@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import fields
 from typing import TypeAlias
 
@@ -18,8 +19,11 @@ from anykms_contract.signatures import verify_with_pyca
 
 Pair: TypeAlias = tuple[Harness, Harness]
 
+_KINDS = [kind for kind in SIGNING_KINDS if kind.key_size in (kind.algorithm.spec.key_sizes or (None,))[:1]]
+"""RSA at its smallest size only: each takes a second to make."""
 _DATA = b"4111 1111 1111 1111"
 _CONTEXT = {"tenant": "42"}
+_BROUGHT = {"disabled": KeyState.DISABLED, "pending": KeyState.PENDING_DESTRUCTION}
 _FAULTS = (
     "disabled",
     "pending",
@@ -64,7 +68,7 @@ class CrossProviderContract(Contract):
         with second.main.quiet(), pytest.raises(KeyNotAllowedError):
             ring.decrypt(message, context=_CONTEXT)
 
-    @of_kinds(SIGNING_KINDS)
+    @of_kinds(_KINDS)
     def test_signatures_verify_under_the_exported_key(self, harnesses: Pair, kind: KeyKind) -> None:
         """Each provider's signature verifies with its exported key, in pyca and in PublicKey, and no other."""
         made = [(harness, harness.shared(kind)) for harness in harnesses]
@@ -85,7 +89,7 @@ class CrossProviderContract(Contract):
                     with pytest.raises(InvalidSignatureError):
                         public_key.verify(_DATA, signature)
 
-    @of_kinds(SIGNING_KINDS)
+    @of_kinds(_KINDS)
     def test_public_keys_look_alike(self, harnesses: Pair, kind: KeyKind) -> None:
         """SPKIs of one kind have the same form: they differ in the key alone."""
         spkis = [
@@ -96,7 +100,7 @@ class CrossProviderContract(Contract):
         if len(spkis) == 2:
             first, second = spkis
             assert len(first) == len(second)
-            assert first[:16] == second[:16]
+            assert first[:12] == second[:12]
 
     def test_facts_look_alike(self, harnesses: Pair) -> None:
         """KeyInfo of the same conf has the same fields and types, and equal values but for the provider's own."""
@@ -147,25 +151,21 @@ class CrossProviderContract(Contract):
 
 def _provoke(harness: Harness, fault: str) -> KMSError:
     info, connection = harness.generate(), harness.connect()
-    ring = Keyring([connection.key(info)])
-    message = ring.encrypt(_DATA, context=_CONTEXT)
-    wrapped = connection.key(info).wrap(bytes(32), context=_CONTEXT)
+    key, client = connection.key(info), connection.client
+    message = Keyring([key]).encrypt(_DATA, context=_CONTEXT)
+    wrapped = key.wrap(bytes(32), context=_CONTEXT)
+    other = Keyring([connection.key(harness.wrapping_key())])
+    if fault in _BROUGHT:
+        harness.bring(info, _BROUGHT[fault])
+    mistakes: dict[str, Callable[[], object]] = {
+        "disabled": lambda: key.wrap(bytes(32), context={}),
+        "pending": lambda: key.wrap(bytes(32), context={}),
+        "unknown-name": lambda: client.get_key(harness.name()),
+        "created-twice": lambda: client.generate_key(harness.conf(harness.wrapping, name=info.name)),
+        "wrong-context": lambda: key.unwrap(wrapped, context={"tenant": "43"}),
+        "foreign-message": lambda: other.decrypt(message, context=_CONTEXT),
+        "cancel": lambda: client.cancel_destruction(info),
+    }
     with pytest.raises(KMSError) as caught:
-        match fault:
-            case "disabled":
-                harness.bring(info, KeyState.DISABLED)
-                connection.key(info).wrap(bytes(32), context={})
-            case "pending":
-                harness.bring(info, KeyState.PENDING_DESTRUCTION)
-                connection.key(info).wrap(bytes(32), context={})
-            case "unknown-name":
-                connection.client.get_key(harness.name())
-            case "created-twice":
-                connection.client.generate_key(harness.conf(harness.wrapping, name=info.name))
-            case "wrong-context":
-                connection.key(info).unwrap(wrapped, context={"tenant": "43"})
-            case "foreign-message":
-                Keyring([connection.key(harness.wrapping_key())]).decrypt(message, context=_CONTEXT)
-            case _:
-                connection.client.cancel_destruction(info)
+        mistakes[fault]()
     return caught.value

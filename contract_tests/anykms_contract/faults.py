@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Final
 
 import pytest
@@ -260,7 +261,7 @@ class ErrorsContract(Contract):
         connection.seam.fail(Operation.WRAP, lambda: UnavailableError("injected"), times=4)
         connection.key(info).wrap(_SECRET, context={})
         waits = connection.time.waits
-        assert [later / earlier for earlier, later in zip(waits, waits[1:], strict=False)] == [2.0] * 3
+        assert [later / earlier for earlier, later in pairwise(waits)] == [2.0] * 3
 
     # What is never repeated
 
@@ -458,7 +459,7 @@ class ErrorsContract(Contract):
     def test_a_key_that_cannot_be_disowned_says_so(self, harness: Harness) -> None:
         """Where a wrong key cannot be disabled either, the error says that it must be done by hand."""
         connection = harness.connect()
-        connection.seam.answer(Operation.GET_KEY, lambda info: replace(info, conf_digest=None))
+        connection.seam.misread(lambda template: replace(template, conf_digest="a" * 52))
         connection.seam.fail(Operation.SET_ENABLED, lambda: PermissionDeniedError("no"))
         with pytest.raises(KeyConfMismatchError) as caught:
             connection.client.generate_key(harness.conf(harness.wrapping))

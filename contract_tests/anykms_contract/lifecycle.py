@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import subprocess
 import sys
 from dataclasses import replace
 from datetime import UTC, timedelta
+from typing import Any
 
 import pytest
 
@@ -22,7 +24,7 @@ from anykms.errors import (
     NameReservedError,
     UnsupportedOperationError,
 )
-from anykms.keys import KeyConf, KeyInfo, KeyState, UnverifiedKeyInfo
+from anykms.keys import KeyConf, KeyInfo, KeyState, KeyStatus, UnverifiedKeyInfo
 from anykms.provider import Operation
 from anykms_contract.clauses import Contract, each
 from anykms_contract.harness import ES256, HS256, OAEP, Harness, KeyKind
@@ -190,22 +192,19 @@ class LifecycleContract(Contract):
     @each(
         "change",
         {
-            "algorithm": {"algorithm": Algorithm.HS512},
             "tags": {"tags": {"team": "red"}},
             "conf_digest": {"conf_digest": "a" * 52},
-            "name": {"name": "another"},
-            "purpose": {"purpose": KeyPurpose.MAC},
-            "sender_authenticated": {"sender_authenticated": False},
+            "rotation_period": {"rotation_period": 360},
         },
     )
     def test_a_key_that_differs_from_its_conf_is_disabled(
-        self, harness: Harness, change: dict[str, object]
+        self, harness: Harness, change: dict[str, Any]
     ) -> None:
         """generate_key reads the key back; what three reads confirm to differ is KeyConfMismatchError."""
         connection = harness.connect()
         seam = connection.seam
-        conf = harness.conf(harness.wrapping)
-        seam.answer(Operation.GET_KEY, lambda info: _altered(info, change))
+        conf = harness.conf(harness.wrapping, tags={"team": "blue"}, rotation_period=180)
+        seam.misread(lambda template: replace(template, **change))
         with pytest.raises(KeyConfMismatchError) as caught:
             connection.client.generate_key(conf)
         assert type(caught.value) is KeyConfMismatchError
@@ -215,17 +214,42 @@ class LifecycleContract(Contract):
         left = harness.main.client.get_key(conf.name)
         assert harness.main.client.describe_key(left).state is KeyState.DISABLED
 
-    def test_one_differing_read_is_forgiven(self, harness: Harness) -> None:
+    @each(
+        "kind",
+        {
+            "RS256-2048": ("RS256-2048", {"key_size": 3072}),
+            "ES256": ("ES256", {"algorithm": Algorithm.ES384}),
+        },
+    )
+    def test_a_key_of_another_algorithm_or_size_is_disabled(
+        self, harness: Harness, kind: tuple[str, dict[str, Any]]
+    ) -> None:
+        """The same for what a caller would sign with."""
+        wanted, change = next(k for k in SIGNING_KINDS if str(k) == kind[0]), kind[1]
+        if not harness.supports(wanted):
+            harness.refuses(wanted)
+            return
+        connection = harness.connect()
+        conf = harness.conf(wanted)
+        connection.seam.misread(lambda template: replace(template, **change))
+        with pytest.raises(KeyConfMismatchError) as caught:
+            connection.client.generate_key(conf)
+        assert next(iter(change)) in str(caught.value)
+        left = harness.main.client.get_key(conf.name)
+        assert harness.main.client.describe_key(left).state is KeyState.DISABLED
+
+    def test_differing_reads_are_forgiven_until_the_third(self, harness: Harness) -> None:
         """A read that lags is no mismatch: only three in a row are."""
         connection = harness.connect()
-        reads: list[KeyInfo] = []
+        reads: list[KeyStatus] = []
 
-        def lagging(info: KeyInfo) -> KeyInfo:
-            reads.append(info)
-            return replace(info, conf_digest=None) if len(reads) < 3 else info
+        def lagging(status: KeyStatus) -> KeyStatus:
+            reads.append(status)
+            return replace(status, state=KeyState.DISABLED) if len(reads) < 3 else status
 
-        connection.seam.answer(Operation.GET_KEY, lagging)
+        connection.seam.answer(Operation.DESCRIBE_KEY, lagging)
         made = connection.client.generate_key(harness.conf(harness.wrapping))
+        assert len(reads) == 3
         assert harness.main.client.describe_key(made).state is KeyState.ENABLED
 
     # Find
@@ -345,8 +369,7 @@ class LifecycleContract(Contract):
         """Until the window has passed the destruction can be cancelled."""
         client, made = harness.main.client, harness.generate()
         due = client.schedule_destruction(made)
-        if harness.advance is not None:
-            harness.advance(due - made.created_at - timedelta(hours=1))
+        harness.let_pass(due - made.created_at - timedelta(hours=1))
         assert client.describe_key(made).state is KeyState.PENDING_DESTRUCTION
         client.cancel_destruction(made)
         assert client.describe_key(made).state is KeyState.DISABLED
@@ -432,16 +455,10 @@ def _takes_key_info(client: KMSClient):  # type: ignore[no-untyped-def]
     )
 
 
-def _altered(info: KeyInfo, change: dict[str, object]) -> KeyInfo:
-    return replace(info, **change)  # type: ignore[arg-type]
-
-
 def _decrypt_elsewhere(harness: Harness, info: KeyInfo, message: bytes) -> bytes:
     """Decrypt in a really new interpreter where the store can be opened by URI, else on a new connection."""
     if harness.process_uri is None:
         return Keyring([harness.connect().client.key(info)]).decrypt(message, context={"n": "1"}, aad=b"a")
-    import base64
-
     done = subprocess.run(  # noqa: S603 # our own interpreter and script
         [
             sys.executable,

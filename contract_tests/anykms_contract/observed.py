@@ -44,6 +44,7 @@ class ObservedProvider:
         self._faults: defaultdict[Operation, deque[tuple[Fault, bool]]] = defaultdict(deque)
         self._answers: dict[Operation, Callable[[Any], Any]] = {}
         self._pretended: dict[Operation, object] = {}
+        self._misread: Callable[[KeyTemplate], KeyTemplate] | None = None
         self.calls: list[Call] = []
 
     # Plans
@@ -64,8 +65,13 @@ class ObservedProvider:
         """Give ``answer`` without asking the provider, until ``heal``."""
         self._pretended[operation] = answer
 
+    def misread(self, change: Callable[[KeyTemplate], KeyTemplate]) -> None:
+        """Make another key than the one asked for, until ``heal``."""
+        self._misread = change
+
     def heal(self) -> None:
         """Drop every plan."""
+        self._misread = None
         self._faults.clear()
         self._pretended.clear()
         self._answers.clear()
@@ -109,7 +115,8 @@ class ObservedProvider:
         return self._provider.strongly_consistent
 
     def create_key(self, template: KeyTemplate) -> KeyInfo:
-        return self._do(Operation.GENERATE_KEY, template.name, lambda: self._provider.create_key(template))
+        wanted = template if self._misread is None else self._misread(template)
+        return self._do(Operation.GENERATE_KEY, template.name, lambda: self._provider.create_key(wanted))
 
     def get_key(self, name: str) -> KeyInfo:
         return self._do(Operation.GET_KEY, name, lambda: self._provider.get_key(name))
