@@ -21,7 +21,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.hashes import SHA512
 from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 
-from anykms.context import MAX_CANONICAL_SIZE, MAX_PAIRS, canonical_bytes, validate
+from anykms.context import MAX_CANONICAL_SIZE, MAX_PAIRS, canonicalise
 from anykms.errors import (
     ContextMismatchError,
     InvalidArgumentError,
@@ -43,12 +43,13 @@ _TAG_SIZE: Final = 32
 _LENGTH_SIZE: Final = 4
 _SALT_AND_COMMITMENT: Final = 24 + 32
 _SHORTEST_BODY: Final = _SALT_AND_COMMITMENT + 16
+_SHA512: Final = SHA512()
 _ATTACHED: Final = b"\x00"
 
 _Name = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_CANONICAL_SIZE)]
 
 
-class _Immutable(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+class Immutable(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     """I of the format: one per data key, bound into everything derived from it."""
 
     suite: int
@@ -59,7 +60,7 @@ class _Immutable(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fi
 
 
 class _Header(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    immutable: _Immutable
+    immutable: Immutable
     recipients: Annotated[tuple[WrappedKey, ...], msgspec.Meta(min_length=1, max_length=MAX_RECIPIENTS_READ)]
     generation: Annotated[int, msgspec.Meta(ge=0, le=MAX_GENERATION)]
 
@@ -87,17 +88,17 @@ class Record:
             TypeError: not a context.
             InvalidArgumentError: a broken rule of the context, or a required name that it lacks.
         """
-        pairs = validate(context)
+        pairs, ctx = canonicalise(context)
         if unknown := set(required) - pairs.keys():
             raise InvalidArgumentError(f"required context names that the context lacks: {sorted(unknown)}")
-        immutable = _Immutable(
+        immutable = Immutable(
             suite=SUITE,
             record_id=os.urandom(16),
-            context=tuple((name, value) for name, value in pairs.items() if name not in required),
+            context=tuple(pair for pair in pairs.items() if pair[0] not in required),
             required=tuple(sorted(set(required))),
             created=created,
         )
-        return cls(_encode(immutable), pairs, canonical_bytes(pairs))
+        return cls(_encode(immutable), pairs, ctx)
 
     def bind(self, origin: int) -> bytes:
         """32 bytes that tie a wrapped data key to this record and to where the data key came from."""
@@ -139,11 +140,11 @@ class Record:
             raise InvalidCiphertextError(NOT_AUTHENTIC) from error
 
     def _tag(self, data_key: bytes, prefix: bytes | memoryview) -> bytes:
-        key = HKDFExpand(SHA512(), 32, b"anykms/v1 header-tag" + self._hash).derive(data_key)
+        key = HKDFExpand(_SHA512, 32, b"anykms/v1 header-tag" + self._hash).derive(data_key)
         return hmac.digest(key, prefix, "sha256")
 
     def _body_key(self, data_key: bytes, aad: bytes) -> tuple[bytes, bytes]:
-        key = HKDFExpand(SHA512(), 32, b"anykms/v1 payload" + self._hash).derive(data_key)
+        key = HKDFExpand(_SHA512, 32, b"anykms/v1 payload" + self._hash).derive(data_key)
         return key, self._hash + _ATTACHED + aad
 
 
@@ -186,7 +187,7 @@ class UnverifiedHeader:
 class Message:
     """A parsed message. Everything in it is a claim until ``Record.check_tag`` has passed."""
 
-    __slots__ = ("_bytes", "_end", "_immutable", "_wrapped", "header")
+    __slots__ = ("_bytes", "_end", "_header", "_immutable", "_wrapped")
 
     def __init__(self, data: bytes | memoryview) -> None:
         """Parse strictly.
@@ -212,27 +213,43 @@ class Message:
         self._bytes = view
         self._end = start + length
         self._immutable = _encode(immutable)
-        self._wrapped = tuple((recipient, recipient.key_uri()) for recipient in header.recipients)
-        if len({uri.without_version() for _, uri in self._wrapped}) != len(self._wrapped):
+        self._header = header
+        self._wrapped = {r.key_uri().without_version(): r for r in header.recipients}
+        if len(self._wrapped) != len(header.recipients):
             raise InvalidCiphertextError(NOT_AUTHENTIC)
-        self.header = UnverifiedHeader(
+
+    @property
+    def immutable(self) -> Immutable:
+        """I of the header."""
+        return self._header.immutable
+
+    @property
+    def generation(self) -> int:
+        """G of the header."""
+        return self._header.generation
+
+    @property
+    def header(self) -> UnverifiedHeader:
+        """What the message claims of itself, for people."""
+        immutable = self.immutable
+        return UnverifiedHeader(
             suite=immutable.suite,
             record_id=immutable.record_id,
             context=dict(immutable.context),
             required=immutable.required,
             created=immutable.created,
             recipients=tuple(
-                UnverifiedRecipient(uri, r.algorithm, r.origin, r.sender_authenticated)
-                for r, uri in self._wrapped
+                UnverifiedRecipient(r.key_uri(), r.algorithm, r.origin, r.sender_authenticated)
+                for r in self._header.recipients
             ),
-            generation=header.generation,
-            body_size=len(view) - self._end - _TAG_SIZE,
+            generation=self.generation,
+            body_size=len(self._bytes) - self._end - _TAG_SIZE,
         )
 
     @property
     def wrapped_keys(self) -> Mapping[KeyURI, WrappedKey]:
         """The recipients by key URI without version."""
-        return {uri.without_version(): recipient for recipient, uri in self._wrapped}
+        return self._wrapped
 
     @property
     def prefix(self) -> memoryview:
@@ -255,12 +272,12 @@ class Message:
         Raises:
             ContextMismatchError: it is not the stored context plus exactly the required names.
         """
-        pairs = validate(context)
-        header = self.header
-        expected = {**header.context, **{name: pairs.get(name) for name in header.required}}
+        pairs, ctx = canonicalise(context)
+        stored = self.immutable.context
+        expected = {**dict(stored), **{name: pairs.get(name) for name in self.immutable.required}}
         if pairs != expected:
             raise ContextMismatchError(_difference(pairs, expected))
-        return Record(self._immutable, pairs, canonical_bytes(pairs))
+        return Record(self._immutable, pairs, ctx)
 
 
 def _read_header(raw: bytes) -> _Header:
