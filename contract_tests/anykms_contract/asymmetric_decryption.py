@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 
 import pytest
 from cryptography.hazmat.primitives import hashes
@@ -15,7 +14,7 @@ from anykms.errors import InvalidArgumentError, InvalidCiphertextError, KeyUsage
 from anykms.provider import Operation
 from anykms_contract.clauses import Contract, each, of_kinds
 from anykms_contract.harness import DECRYPTION_KINDS, OAEP, Harness, KeyKind
-from anykms_contract.payloads import FORMS, NOT_BYTES
+from anykms_contract.payloads import FORMS, NOT_BYTES, Form
 
 _LONGEST = {2048: 190, 3072: 318, 4096: 446}
 
@@ -119,9 +118,7 @@ class AsymmetricDecryptionContract(Contract):
                 assert type(caught.value) is InvalidCiphertextError
 
     @FORMS
-    def test_bytes_like_forms_are_the_same(
-        self, harness: Harness, form: Callable[[bytes], bytes | bytearray | memoryview]
-    ) -> None:
+    def test_bytes_like_forms_are_the_same(self, harness: Harness, form: Form) -> None:
         """bytes, bytearray and memoryview behave the same."""
         info = harness.shared(OAEP)
         if info is None:

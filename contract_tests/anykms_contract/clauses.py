@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import ClassVar, cast
 
 import pytest
@@ -20,6 +20,17 @@ def each(names: str, cases: Mapping[str, object]) -> pytest.MarkDecorator:
 def of_kinds(*kinds: Iterable[object]) -> pytest.MarkDecorator:
     """Run a clause once per kind of key."""
     return each("kind", {str(kind): kind for group in kinds for kind in group})
+
+
+def refuses(error: type[Exception], *attempts: Callable[[], object]) -> list[str]:
+    """Each attempt raises ``error`` itself, not a subclass. Returns the texts."""
+    texts: list[str] = []
+    for attempt in attempts:
+        with pytest.raises(error) as caught:
+            attempt()
+        assert type(caught.value) is error
+        texts.append(str(caught.value))
+    return texts
 
 
 class Contract:

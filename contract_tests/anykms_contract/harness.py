@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
@@ -97,7 +97,7 @@ class Connection:
     requests: Callable[[], int]
 
     @contextmanager
-    def quiet(self) -> Iterator[None]:
+    def quiet(self) -> Generator[None]:
         """Nothing inside reaches the provider: no call at the seam, no request on the wire."""
         calls, requests = len(self.seam.calls), self.requests()
         yield

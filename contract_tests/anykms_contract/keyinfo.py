@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import FrozenInstanceError, fields
 from datetime import UTC, datetime
+from typing import Final
 
 import pytest
 
@@ -31,7 +32,7 @@ from anykms_contract.harness import (
     Harness,
     KeyKind,
 )
-from anykms_contract.payloads import FORMS, cut, flipped
+from anykms_contract.payloads import FORMS, Form, cut, flipped
 
 _KINDS = (*WRAPPING_KINDS, *SIGNING_KINDS, *MAC_KINDS, *DECRYPTION_KINDS)
 _FIELDS = [
@@ -55,6 +56,12 @@ _FIELDS = [
 _HEX = re.compile(r"[0-9a-f]{64}")
 _DIGEST = re.compile(r"[a-z2-7]{52}")
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
+
+_SPELLINGS: Final[Mapping[str, Callable[[str], str]]] = {
+    "upper": str.upper,
+    "space": lambda text: text + " ",
+    "slash": lambda text: text + "/",
+}
 
 
 class KeyInfoContract(Contract):
@@ -184,7 +191,7 @@ class KeyInfoContract(Contract):
                 assert status.current_version == status.versions[0].id
 
     @FORMS
-    def test_the_json_is_read_from_every_form(self, harness: Harness, form: type[bytes]) -> None:
+    def test_the_json_is_read_from_every_form(self, harness: Harness, form: Form) -> None:
         """bytes, bytearray and memoryview behave the same."""
         data = harness.wrapping_key().to_json()
         assert UnverifiedKeyInfo.from_json(form(data)).to_json() == data
@@ -202,10 +209,10 @@ class KeyInfoContract(Contract):
                 continue
             assert found.to_json() == damaged
 
-    @each(
-        "spelling", {"upper": str.upper, "space": lambda text: text + " ", "slash": lambda text: text + "/"}
-    )
-    def test_other_spellings_of_a_uri_are_refused(self, harness: Harness, spelling: type[str]) -> None:
+    @each("spelling", _SPELLINGS)
+    def test_other_spellings_of_a_uri_are_refused(
+        self, harness: Harness, spelling: Callable[[str], str]
+    ) -> None:
         """A key URI has one spelling."""
         with pytest.raises(InvalidArgumentError):
             KeyURI.parse(spelling(str(harness.wrapping_key().uri)))

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import pytest
 
 from anykms.errors import InvalidArgumentError, InvalidMacError, KeyUsageError
-from anykms_contract.clauses import Contract, each, of_kinds
+from anykms_contract.clauses import Contract, each, of_kinds, refuses
 from anykms_contract.harness import MAC_KINDS, Harness, KeyKind
-from anykms_contract.payloads import FORMS, NOT_BYTES, cut, flipped
+from anykms_contract.payloads import FORMS, NOT_BYTES, Form, cut, flipped
 
 _MESSAGE = b"orders/17"
 
@@ -93,9 +91,7 @@ class MACContract(Contract):
                 assert type(caught.value) is InvalidArgumentError
 
     @FORMS
-    def test_bytes_like_forms_are_the_same(
-        self, harness: Harness, form: Callable[[bytes], bytes | bytearray | memoryview]
-    ) -> None:
+    def test_bytes_like_forms_are_the_same(self, harness: Harness, form: Form) -> None:
         """bytes, bytearray and memoryview behave the same."""
         info = harness.shared(MAC_KINDS[0])
         if info is None:
@@ -114,13 +110,12 @@ class MACContract(Contract):
         key = harness.main.key(info)
         tag = key.mac(_MESSAGE)
         with harness.main.quiet():
-            for attempt in (
+            refuses(
+                TypeError,
                 lambda: key.mac(wrong),
                 lambda: key.verify_mac(wrong, tag),
                 lambda: key.verify_mac(_MESSAGE, wrong),
-            ):
-                with pytest.raises(TypeError):
-                    attempt()
+            )
 
     @each("purpose", {"wrapping": "wrapping", "signing": "signing"})
     def test_keys_of_another_purpose_make_no_macs(self, harness: Harness, purpose: str) -> None:
@@ -128,7 +123,4 @@ class MACContract(Contract):
         info = harness.wrapping_key() if purpose == "wrapping" else harness.signing_key()
         key = harness.main.key(info)
         with harness.main.quiet():
-            for attempt in (lambda: key.mac(_MESSAGE), lambda: key.verify_mac(_MESSAGE, bytes(32))):
-                with pytest.raises(KeyUsageError) as caught:
-                    attempt()
-                assert type(caught.value) is KeyUsageError
+            refuses(KeyUsageError, lambda: key.mac(_MESSAGE), lambda: key.verify_mac(_MESSAGE, bytes(32)))

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from typing import Final
 
 from anykms_contract.clauses import each
 
-FORMS = each(
-    "form",
-    {
-        "bytearray": bytearray,
-        "memoryview": memoryview,
-        "part-of-a-memoryview": lambda data: memoryview(b"\0" + data + b"\0")[1:-1],
-        "strided-memoryview": lambda data: memoryview(bytes(2 * len(data))).__class__(
-            bytes(byte for value in data for byte in (value, 0))
-        )[::2],
-    },
-)
+Form = Callable[[bytes], bytes | bytearray | memoryview]
+
+_FORMS: Final[Mapping[str, Form]] = {
+    "bytearray": bytearray,
+    "memoryview": memoryview,
+    "part-of-a-memoryview": lambda data: memoryview(b"\0" + data + b"\0")[1:-1],
+    "strided-memoryview": lambda data: memoryview(bytes(b for byte in data for b in (byte, 0)))[::2],
+}
+FORMS = each("form", _FORMS)
 """The bytes-like forms that mean the same as bytes; ``form`` makes one of them of bytes."""
 
 NOT_BYTES = each("wrong", {"str": "text", "none": None, "int": 7, "list": [1, 2], "bool": True})

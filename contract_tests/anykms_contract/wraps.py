@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Final
 
 import msgspec
 import pytest
@@ -20,9 +21,9 @@ from anykms.errors import (
 )
 from anykms.keys import KeyURI
 from anykms.provider import Operation
-from anykms_contract.clauses import Contract, each, of_kinds
+from anykms_contract.clauses import Contract, each, of_kinds, refuses
 from anykms_contract.harness import ES256, HS256, OAEP, WRAPPING_KINDS, Harness, KeyKind
-from anykms_contract.payloads import FORMS, NOT_BYTES, cut, flipped
+from anykms_contract.payloads import FORMS, NOT_BYTES, Form, cut, flipped
 
 _SECRET = bytes(range(32))
 _CONTEXT = {"tenant": "42", "table": "orders"}
@@ -70,6 +71,12 @@ WRONG_CONTEXTS = {
     "trailing-space": {"tenant": "42 ", "table": "orders"},
 }
 
+_WRONG_SIZES: Final[Mapping[str, Callable[[bytes], bytes]]] = {
+    "31-bytes": lambda secret: secret[:-1],
+    "33-bytes": lambda secret: secret + b"\0",
+    "empty": lambda secret: b"",
+}
+
 
 class WrappingContract(Contract):
     """The generic wrap of one key under another."""
@@ -113,13 +120,11 @@ class WrappingContract(Contract):
         key = harness.main.key(harness.wrapping_key())
         wrapped = key.wrap(_SECRET, context={})
         with harness.main.quiet():
-            for attempt in (
+            refuses(
+                InvalidArgumentError,
                 lambda: key.wrap(_SECRET, context=context),
                 lambda: key.unwrap(wrapped, context=context),
-            ):
-                with pytest.raises(InvalidArgumentError) as caught:
-                    attempt()
-                assert type(caught.value) is InvalidArgumentError
+            )
 
     @each("context", NO_CONTEXTS)
     def test_what_is_no_context_is_a_type_error(self, harness: Harness, context: dict[str, str]) -> None:
@@ -203,9 +208,7 @@ class WrappingContract(Contract):
         assert type(caught.value) is InvalidArgumentError
 
     @FORMS
-    def test_bytes_like_forms_are_the_same(
-        self, harness: Harness, form: Callable[[bytes], bytes | bytearray | memoryview]
-    ) -> None:
+    def test_bytes_like_forms_are_the_same(self, harness: Harness, form: Form) -> None:
         """bytes, bytearray and memoryview behave the same."""
         key = harness.main.key(harness.wrapping_key())
         wrapped = key.wrap(form(_SECRET), context={})
@@ -232,13 +235,11 @@ class WrappingContract(Contract):
             return
         key = harness.main.key(info)
         with harness.main.quiet():
-            for attempt in (
+            refuses(
+                KeyUsageError,
                 lambda: key.wrap(_SECRET, context={}),
                 lambda: key.unwrap(b"\0", context={}),
-            ):
-                with pytest.raises(KeyUsageError) as caught:
-                    attempt()
-                assert type(caught.value) is KeyUsageError
+            )
 
     @of_kinds(WRAPPING_KINDS)
     def test_wraps_and_messages_do_not_open_each_other(self, harness: Harness, kind: KeyKind) -> None:
@@ -249,15 +250,13 @@ class WrappingContract(Contract):
         key = harness.main.key(info)
         ring = Keyring([key])
         wrapped, message = key.wrap(_SECRET, context={}), ring.encrypt(b"data", context={})
-        for attempt in (
+        refuses(
+            InvalidCiphertextError,
             lambda: ring.decrypt(wrapped, context={}),
             lambda: key.unwrap(message, context={}),
             lambda: key.unwrap(_recipient_as_wrap(wrapped, message), context={}),
             lambda: ring.decrypt(_wrap_as_recipient(wrapped, message), context={}),
-        ):
-            with pytest.raises(InvalidCiphertextError) as caught:
-                attempt()
-            assert type(caught.value) is InvalidCiphertextError
+        )
 
     @of_kinds(WRAPPING_KINDS)
     def test_a_recipient_of_another_origin_is_no_wrap(self, harness: Harness, kind: KeyKind) -> None:
@@ -273,14 +272,7 @@ class WrappingContract(Contract):
             key.unwrap(wrapped[:_MAGIC_SIZE] + msgspec.msgpack.encode(fields), context={})
         assert type(caught.value) is InvalidCiphertextError
 
-    @each(
-        "answer",
-        {
-            "31-bytes": lambda secret: secret[:-1],
-            "33-bytes": lambda secret: secret + b"\0",
-            "empty": lambda secret: b"",
-        },
-    )
+    @each("answer", _WRONG_SIZES)
     def test_an_unwrapped_key_of_another_size_is_refused(
         self, harness: Harness, answer: Callable[[bytes], bytes]
     ) -> None:
