@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Final
@@ -378,6 +379,71 @@ class ErrorsContract(Contract):
         connection.client.disable_key(info)
         assert len(reads) == 5
         assert connection.seam.count(Operation.SET_ENABLED) == 1
+
+    @each("change", {name: name for name in (*_CHANGES, "generate")})
+    def test_a_reply_lost_anywhere_repeats_nothing(self, harness: Harness, change: str) -> None:
+        """Whichever reply of a change is lost, at the seam or on the wire: it is done once, and the outcome told."""
+        wire = harness.lose_wire_reply is not None
+        lost, position = True, 0
+        while lost:
+            info = None if change == "generate" else _fresh(harness, _CHANGES[change].before)
+            before = None if info is None else harness.main.client.describe_key(info)
+            conf, connection = harness.conf(harness.wrapping), harness.connect()
+            requests, calls = connection.requests(), len(connection.seam.calls)
+            if harness.lose_wire_reply is not None:
+                harness.lose_wire_reply(position)
+            else:
+                connection.seam.lose_reply_after(position, lambda: UnavailableError("lost"))
+            with suppress(UnavailableError, ThrottledError, DeadlineExceededError):
+                if info is None:
+                    connection.client.generate_key(conf)
+                else:
+                    _CHANGES[change].perform(connection.client, info)
+            harness.heal_wire()
+            connection.seam.heal()
+            made = connection.requests() - requests if wire else len(connection.seam.calls) - calls
+            lost, position = made > position, position + 1
+            if info is None:
+                assert [key.name for key in harness.main.client.list_keys()].count(conf.name) <= 1
+                continue
+            after = harness.main.client.describe_key(info)
+            assert after.state in (_CHANGES[change].before, _CHANGES[change].after)
+            assert before is not None
+            assert _rotations(after) - _rotations(before) in ((0, 1) if change == "rotate" else (0,))
+        assert position > 2
+
+    @each(
+        "use,error",
+        {
+            f"{use}-{error.__name__}": (use, error)
+            for use in _REPEATABLE
+            if use not in ("list", "get")
+            for error in (UnavailableError, ThrottledError)
+        },
+    )
+    def test_faults_on_the_wire_cost_the_same_attempts(
+        self, harness: Harness, use: str, error: type[KMSError]
+    ) -> None:
+        """An answer of 5xx, a throttling or a reset on the wire is one attempt: nothing below the seam repeats it."""
+        chosen = _REPEATABLE[use]
+        info = harness.shared(chosen.kind(harness))
+        if info is None:
+            return
+        arm = harness.wire_faults.get(error.__name__)
+        connection = harness.connect()
+        if arm is None:
+            connection.seam.fail(chosen.operation, lambda: error("injected"), times=99)
+        else:
+            arm(99)
+        requests = connection.requests()
+        with pytest.raises(error) as caught:
+            chosen.perform(connection, info)
+        harness.heal_wire()
+        assert type(caught.value) is error
+        attempts = [call for call in connection.seam.calls if call.operation is caught.value.operation]
+        assert len(attempts) == _ATTEMPTS
+        if arm is not None:
+            assert connection.requests() - requests == _ATTEMPTS
 
     # What an error tells
 
