@@ -1,0 +1,48 @@
+"""The ``anykms`` command: encrypt, decrypt, sign and verify files, and look after keys. Extra ``cli``.
+
+Sub-commands of other packages join by the entry-point group ``anykms.commands``, whose entries name a
+``click.Command``. Such a command raises ``KMSError`` and ``OSError`` as they come; they are explained here.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from types import FrameType
+
+
+def main() -> None:
+    """Run the command; the entry point of the program. Ends the process with a documented exit code."""
+    try:
+        from anykms.cli.application import application
+        from anykms.cli.failures import ExitCode
+    except ModuleNotFoundError as error:
+        if error.name != "click":
+            raise
+        sys.stderr.write("anykms: the command needs click and rich\nNext: pip install 'anykms[cli]'\n")
+        raise SystemExit(1) from None
+    # An ended terminal or a polite kill must pass through every ``finally``, as an interrupt does.
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _leave)
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr] # real streams, no test doubles
+    code: int | str | None = 0
+    try:
+        application()
+    except SystemExit as done:
+        code = done.code
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        broken = isinstance(error, BrokenPipeError)
+        code = ExitCode.BROKEN_PIPE if broken else ExitCode.FILE
+        if not broken:
+            sys.stderr.write(f"anykms: standard output: {error.strerror}\n")
+        # Or the interpreter would try, and complain, once more.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    raise SystemExit(code)
+
+
+def _leave(number: int, frame: FrameType | None) -> None:
+    raise SystemExit(128 + number)
