@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import click
 
-from anykms.cli.failures import JSON_WANTED, MEANINGS, ExitCode, Failed, Failure, explain
+from anykms.cli.failures import JSON_WANTED, MEANINGS, ExitCode, Failed, explain
 
 GROUP: Final = "anykms.commands"
 
@@ -94,11 +94,3 @@ def application() -> None:
       anykms encrypt --key orders --context tenant=42 report.pdf -o report.pdf.anykms
       anykms decrypt --key orders --context tenant=42 report.pdf.anykms -o report.pdf
     """
-
-
-def usage(message: str, hint: str) -> Failed:
-    """A usage error with its next step."""
-    ctx = click.get_current_context()
-    return Failed(
-        Failure(ExitCode.USAGE, "UsageError", message, hint), bool(ctx.meta.get(JSON_WANTED))
-    )

@@ -180,3 +180,9 @@ def explain(error: Exception) -> Failure:
                 "an error that nobody foresaw",
                 "please report it with what ANYKMS_TRACEBACK=1 prints",
             )
+
+
+def usage(message: str, hint: str) -> Failed:
+    """A usage error with its next step."""
+    meta = click.get_current_context().meta
+    return Failed(Failure(ExitCode.USAGE, "UsageError", message, hint), bool(meta.get(JSON_WANTED)))
