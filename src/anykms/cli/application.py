@@ -51,7 +51,10 @@ class Application(click.Group):
         if installed := _installed():
             with formatter.section("Commands of installed packages"):
                 formatter.write_dl(
-                    [(name, f"from {point.module}; see: anykms {name} --help") for name, point in sorted(installed.items())]
+                    [
+                        (name, f"from {point.module}; see: anykms {name} --help")
+                        for name, point in sorted(installed.items())
+                    ]
                 )
         with formatter.section("Exit codes"):
             formatter.write_dl([(str(int(code)), meaning) for code, meaning in MEANINGS.items()])

@@ -84,7 +84,10 @@ class Stores:
             except KeyNotFoundError as error:
                 missing = error
         if len(found) > 1:
-            raise usage(f"{len(found)} keystores have a key of that name", "name it by its URI: see 'anykms keys list'")
+            raise usage(
+                f"{len(found)} keystores have a key of that name",
+                "name it by its URI: see 'anykms keys list'",
+            )
         if not found:
             raise missing or self._failures[0]
         return found[0]

@@ -37,7 +37,7 @@ class Step:
     ok: bool
 
 
-class Failure(Exception):
+class StepFailedError(Exception):
     """A step did not do what it should; the rest would prove nothing."""
 
 
@@ -64,18 +64,33 @@ class Demo:
         from anykms import KeyConf, Keyring, KeyPurpose
 
         def generate(name: str) -> Key:
-            return client.key(client.generate_key(KeyConf(name, KeyPurpose.ENCRYPT_DECRYPT, destroy_window=7)))
+            return client.key(
+                client.generate_key(KeyConf(name, KeyPurpose.ENCRYPT_DECRYPT, destroy_window=7))
+            )
 
         orders, backup, stranger = generate("orders"), generate("orders-backup"), generate("stranger")
-        self._note("generate the keys orders, orders-backup and stranger", "3 keys", f"{len(list(client.list_keys()))} keys")
+        self._note(
+            "generate the keys orders, orders-backup and stranger",
+            "3 keys",
+            f"{len(list(client.list_keys()))} keys",
+        )
 
         both, by_orders, by_backup = Keyring([orders, backup]), Keyring([orders]), Keyring([backup])
         plain, sealed = self._folder / "customers.csv", self._folder / "customers.csv.anykms"
         plain.write_bytes(_DOCUMENT)
-        write(str(sealed), both.encrypt(read_all(str(plain)), context=_TENANT, aad=_AAD), force=False, private=False)
+        write(
+            str(sealed),
+            both.encrypt(read_all(str(plain)), context=_TENANT, aad=_AAD),
+            force=False,
+            private=False,
+        )
         message = bytes(read_all(str(sealed)))
         hidden = b"4111" not in message and len(message) > len(_DOCUMENT)
-        self._note("encrypt a file for orders and orders-backup", "ciphertext", "ciphertext" if hidden else "plaintext")
+        self._note(
+            "encrypt a file for orders and orders-backup",
+            "ciphertext",
+            "ciphertext" if hidden else "plaintext",
+        )
 
         def opens(step: str, ring: Keyring, text: bytes = message) -> None:
             same = ring.decrypt(text, context=_TENANT, aad=_AAD) == _DOCUMENT
@@ -143,7 +158,9 @@ class Demo:
     def _signatures(self, client: KMSClient) -> None:
         from anykms import KeyConf, KeyPurpose
 
-        releases = client.key(client.generate_key(KeyConf("releases", KeyPurpose.SIGN_VERIFY, algorithm="ES256")))
+        releases = client.key(
+            client.generate_key(KeyConf("releases", KeyPurpose.SIGN_VERIFY, algorithm="ES256"))
+        )
         signature = releases.sign(_DOCUMENT)
         releases.verify(_DOCUMENT, signature)
         self._note("sign the file with releases (ES256), and verify", "authentic", "authentic")
@@ -167,7 +184,7 @@ class Demo:
     def _note(self, step: str, expected: str, got: str) -> None:
         self.steps.append(Step(step, expected, got, expected == got))
         if expected != got:
-            raise Failure
+            raise StepFailedError
 
 
 @click.command()
@@ -187,16 +204,23 @@ def demo(as_json: bool) -> None:
         shown = Demo(Path(folder))
         try:
             shown.run()
-        except Failure:
+        except StepFailedError:
             pass
         except errors.KMSError as error:
-            shown.steps.append(Step("the step after these", "no error", f"{type(error).__name__}: {error}", False))
+            shown.steps.append(
+                Step("the step after these", "no error", f"{type(error).__name__}: {error}", False)
+            )
     ok = all(step.ok for step in shown.steps)
     if as_json:
         print_json({"ok": ok, "steps": [asdict(step) for step in shown.steps]})
     else:
         rows = [
-            (str(number), step.step, step.got if step.ok else f"{step.got}, not {step.expected}", "ok" if step.ok else "FAILED")
+            (
+                str(number),
+                step.step,
+                step.got if step.ok else f"{step.got}, not {step.expected}",
+                "ok" if step.ok else "FAILED",
+            )
             for number, step in enumerate(shown.steps, 1)
         ]
         print_table("anykms demo", ("", "step", "result", ""), rows)

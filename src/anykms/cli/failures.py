@@ -62,7 +62,10 @@ _ERRORS: Final[dict[type[errors.KMSError], tuple[ExitCode, str]]] = {
     errors.KeyDestroyedError: (ExitCode.NOT_FOUND, "use another key; this one's material is gone for good"),
     errors.KeyExistsError: (ExitCode.STATE, "choose another name; a name is used once"),
     errors.NameReservedError: (ExitCode.STATE, "choose another name; a name is used once"),
-    errors.ConflictError: (ExitCode.UNAVAILABLE, "another process changed the same key; look, then try again"),
+    errors.ConflictError: (
+        ExitCode.UNAVAILABLE,
+        "another process changed the same key; look, then try again",
+    ),
     errors.PermissionDeniedError: (ExitCode.FORBIDDEN, "ask the key's owner for the right"),
     errors.UnauthenticatedError: (ExitCode.FORBIDDEN, "log in to the key service again"),
     errors.QuotaExceededError: (ExitCode.FORBIDDEN, "ask the provider for more; waiting does not help"),
@@ -79,14 +82,26 @@ _ERRORS: Final[dict[type[errors.KMSError], tuple[ExitCode, str]]] = {
         "do not use the data; check that file, key, --context and --aad are those it was made with",
     ),
     errors.UnsupportedVersionError: (ExitCode.REFUSED, "a later release of anykms may read it"),
-    errors.ContextMismatchError: (ExitCode.REFUSED, "give the --context it was made with; 'anykms inspect' shows names"),
-    errors.InvalidSignatureError: (ExitCode.REFUSED, "do not trust the file: it is another, or by another key"),
+    errors.ContextMismatchError: (
+        ExitCode.REFUSED,
+        "give the --context it was made with; 'anykms inspect' shows names",
+    ),
+    errors.InvalidSignatureError: (
+        ExitCode.REFUSED,
+        "do not trust the file: it is another, or by another key",
+    ),
     errors.InvalidMacError: (ExitCode.REFUSED, "do not trust the data"),
-    errors.KeyNotAllowedError: (ExitCode.REFUSED, "name a key that it was made for with --key, if you trust it"),
+    errors.KeyNotAllowedError: (
+        ExitCode.REFUSED,
+        "name a key that it was made for with --key, if you trust it",
+    ),
     errors.PolicyError: (ExitCode.REFUSED, "the policy's rule stands in the message"),
     errors.StaleMessageError: (ExitCode.REFUSED, "fetch the message's current version"),
     errors.SealError: (ExitCode.REFUSED, "do not use the document; get it from its owner again"),
-    errors.KeyConfMismatchError: (ExitCode.DAMAGED, "look at the key with its provider's own tool; it is disabled"),
+    errors.KeyConfMismatchError: (
+        ExitCode.DAMAGED,
+        "look at the key with its provider's own tool; it is disabled",
+    ),
     errors.KeystoreError: (
         ExitCode.DAMAGED,
         "check --store and its root secret; 'anykms store check' tells more, a backup may help",
@@ -130,14 +145,18 @@ class Failed(click.ClickException):
     def __init__(self, failure: Failure, as_json: bool) -> None:
         super().__init__(failure.message)
         self.failure = failure
-        self.exit_code = failure.code
         self._as_json = as_json
+
+    @property
+    def exit_code(self) -> int:  # type: ignore[override] # click declares a class variable, and only reads it
+        """The failure's."""
+        return self.failure.code
 
     def show(self, file: IO[Any] | None = None) -> None:
         """Print it."""
         failure = self.failure
         if self._as_json:
-            problem = {"class": failure.kind, "message": failure.message, "next": failure.hint}
+            problem: dict[str, object] = {"class": failure.kind, "message": failure.message, "next": failure.hint}
             problem |= {"key": failure.key} if failure.key else {}
             problem |= {"notes": list(failure.notes)} if failure.notes else {}
             text = json.dumps({"error": problem, "exit_code": int(failure.code)})
@@ -170,7 +189,10 @@ def explain(error: Exception) -> Failure:
             )
         case ModuleNotFoundError(name=str(name)):
             return Failure(
-                ExitCode.FAILED, "ModuleNotFoundError", f"no module {shown(name)}", "pip install 'anykms[cli]'"
+                ExitCode.FAILED,
+                "ModuleNotFoundError",
+                f"no module {shown(name)}",
+                "pip install 'anykms[cli]'",
             )
         case _:
             # Its text could hold anything, data too.

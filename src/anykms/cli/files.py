@@ -7,12 +7,10 @@ import os
 import secrets
 import stat
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Final
-
-import click
 
 from anykms.cli.failures import usage
 from anykms.cli.terminal import is_text, progress
@@ -22,10 +20,10 @@ _PIECE: Final = 4 * 1024 * 1024
 
 
 @contextmanager
-def opened(source: str) -> Iterator[tuple[IO[bytes], int | None]]:
+def opened(source: str) -> Generator[tuple[IO[bytes], int | None]]:
     """A file to read, and its size in bytes where it is known; ``-`` is standard input."""
     if source == STANDARD:
-        yield click.get_binary_stream("stdin"), None
+        yield sys.stdin.buffer, None
         return
     with open(source, "rb") as file, _naming(source):
         facts = os.fstat(file.fileno())
@@ -131,8 +129,10 @@ def _is_stream(path: Path) -> bool:
 
 def _to_standard_output(data: bytes) -> None:
     if sys.stdout.isatty() and not is_text(data):
-        raise usage("the result is binary and standard output is a terminal", "write it to a file with -o FILE")
-    out = click.get_binary_stream("stdout")
+        raise usage(
+            "the result is binary and standard output is a terminal", "write it to a file with -o FILE"
+        )
+    out = sys.stdout.buffer
     with _naming("standard output"):
         try:
             out.write(data)
@@ -152,7 +152,7 @@ def _give_up_standard_output() -> None:
 
 
 @contextmanager
-def _naming(path: str) -> Iterator[None]:
+def _naming(path: str) -> Generator[None]:
     """An OSError of a read or a write, which names no file, names this one."""
     try:
         yield

@@ -19,7 +19,12 @@ def _note_json(ctx: click.Context, param: click.Parameter, value: bool) -> bool:
 
 
 json_option = click.option(
-    "--json", "as_json", is_flag=True, is_eager=True, callback=_note_json, help="Print JSON; errors too (on stderr)."
+    "--json",
+    "as_json",
+    is_flag=True,
+    is_eager=True,
+    callback=_note_json,
+    help="Print JSON; errors too (on stderr).",
 )
 stores_option = click.option(
     "--store",
@@ -39,7 +44,11 @@ keys_option = click.option(
     help="Key: its name, its URI or its provider's own identifier; may be repeated.",
 )
 output_option = click.option(
-    "-o", "--output", metavar="FILE", default="-", help="Where the result goes; - is standard output, the default."
+    "-o",
+    "--output",
+    metavar="FILE",
+    default="-",
+    help="Where the result goes; - is standard output, the default.",
 )
 force_option = click.option("--force", is_flag=True, help="Overwrite an existing output file.")
 input_argument = click.argument("source", metavar="[FILE]", default="-")
@@ -49,7 +58,9 @@ def binding_options(function: F) -> F:
     """--context or --no-context, and --aad or --aad-file."""
     for option in (
         click.option("--aad-file", metavar="FILE", help="The same, from a file."),
-        click.option("--aad", metavar="TEXT", help="Text that the message is bound to and that is not stored in it."),
+        click.option(
+            "--aad", metavar="TEXT", help="Text that the message is bound to and that is not stored in it."
+        ),
         click.option("--no-context", is_flag=True, help="Say that there is no context."),
         click.option(
             "--context",

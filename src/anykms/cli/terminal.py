@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager
-from typing import IO
 
 import click
 
 _PIPE_WIDTH = 200
 """Columns of a table that no terminal shows."""
+_LONG_WORK = 32 * 1024 * 1024
+"""Bytes from which a progress bar is worth its flicker."""
 
 
 def shown(text: str) -> str:
@@ -52,12 +53,12 @@ def warn(text: str) -> None:
 
 
 @contextmanager
-def progress(what: str, size: int | None) -> Iterator[Callable[[int], None]]:
+def progress(what: str, size: int | None) -> Generator[Callable[[int], None]]:
     """A bar on stderr for ``size`` bytes of work, if it is long and a terminal looks on.
 
     Yields a function to call with each number of bytes done.
     """
-    if size is None or size < LONG_WORK or not sys.stderr.isatty():
+    if size is None or size < _LONG_WORK or not sys.stderr.isatty():
         yield lambda done: None
         return
     from rich.console import Console
@@ -67,10 +68,6 @@ def progress(what: str, size: int | None) -> Iterator[Callable[[int], None]]:
     with Progress(*columns, console=Console(file=sys.stderr), transient=True) as bars:
         task = bars.add_task(what, total=size)
         yield lambda done: bars.advance(task, done)
-
-
-LONG_WORK = 32 * 1024 * 1024
-"""Bytes from which a progress bar is worth its flicker."""
 
 
 def is_text(data: bytes | bytearray) -> bool:
@@ -84,8 +81,3 @@ def is_text(data: bytes | bytearray) -> bool:
     except UnicodeDecodeError:
         return False
     return all(line.replace("\t", "").isprintable() for line in text.split("\n"))
-
-
-def to_binary_stdout() -> IO[bytes]:
-    """Standard output for bytes."""
-    return click.get_binary_stream("stdout")
