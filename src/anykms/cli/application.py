@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 import os
+from collections.abc import Generator
+from contextlib import contextmanager
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Final
 
@@ -59,21 +61,32 @@ class Application(click.Group):
         with formatter.section("Exit codes"):
             formatter.write_dl([(str(int(code)), meaning) for code, meaning in MEANINGS.items()])
 
+    def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
+        """Parse the root's own arguments; --help and --version write here already."""
+        with _explaining(None):
+            return super().make_context(*args, **kwargs)
+
     def invoke(self, ctx: click.Context) -> Any:
         """Run the sub-command; whatever it raises ends as text, next step and exit code."""
-        try:
+        with _explaining(ctx):
             return super().invoke(ctx)
-        except (click.ClickException, click.exceptions.Exit, click.Abort):
+
+
+@contextmanager
+def _explaining(ctx: click.Context | None) -> Generator[None]:
+    try:
+        yield
+    except (click.ClickException, click.exceptions.Exit, click.Abort):
+        raise
+    except KeyboardInterrupt:
+        click.echo("anykms: interrupted; no output was changed", err=True)
+        raise click.exceptions.Exit(ExitCode.INTERRUPTED) from None
+    except BrokenPipeError:
+        raise click.exceptions.Exit(ExitCode.BROKEN_PIPE) from None
+    except Exception as error:
+        if os.environ.get("ANYKMS_TRACEBACK"):
             raise
-        except KeyboardInterrupt:
-            click.echo("anykms: interrupted; no output was changed", err=True)
-            raise click.exceptions.Exit(ExitCode.INTERRUPTED) from None
-        except BrokenPipeError:
-            raise click.exceptions.Exit(ExitCode.BROKEN_PIPE) from None
-        except Exception as error:
-            if os.environ.get("ANYKMS_TRACEBACK"):
-                raise
-            raise Failed(explain(error), bool(ctx.meta.get(JSON_WANTED))) from error
+        raise Failed(explain(error), bool(ctx and ctx.meta.get(JSON_WANTED))) from error
 
 
 def _installed() -> dict[str, EntryPoint]:
@@ -92,7 +105,7 @@ def application() -> None:
     \b
     Keystores and keys are named by URI, from --store or the variable ANYKMS_STORE:
       export ANYKMS_STORE=local:///home/me/keys.db
-      anykms store init "$ANYKMS_STORE"
+      anykms store init
       anykms keys generate orders --purpose ENCRYPT_DECRYPT
       anykms encrypt --key orders --context tenant=42 report.pdf -o report.pdf.anykms
       anykms decrypt --key orders --context tenant=42 report.pdf.anykms -o report.pdf

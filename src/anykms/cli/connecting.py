@@ -38,7 +38,7 @@ class Stores:
         if not self._uris:
             raise usage(
                 "no keystore is named",
-                "give --store URI or set ANYKMS_STORE; 'anykms store init local:///PATH' makes one",
+                "give --store URI or set ANYKMS_STORE; 'anykms store init --store local:///PATH' makes one",
             )
         with ExitStack() as stack:
             for uri in self._uris:

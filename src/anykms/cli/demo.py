@@ -61,7 +61,7 @@ class Demo:
             self._signatures(client)
 
     def _encryption(self, client: KMSClient) -> None:
-        from anykms import KeyConf, Keyring, KeyPurpose
+        from anykms import KeyConf, KeyPurpose, Keyring
 
         def generate(name: str) -> Key:
             return client.key(

@@ -156,7 +156,11 @@ class Failed(click.ClickException):
         """Print it."""
         failure = self.failure
         if self._as_json:
-            problem: dict[str, object] = {"class": failure.kind, "message": failure.message, "next": failure.hint}
+            problem: dict[str, object] = {
+                "class": failure.kind,
+                "message": failure.message,
+                "next": failure.hint,
+            }
             problem |= {"key": failure.key} if failure.key else {}
             problem |= {"notes": list(failure.notes)} if failure.notes else {}
             text = json.dumps({"error": problem, "exit_code": int(failure.code)})
