@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache
 from importlib.resources import files
 from typing import cast
 
@@ -226,6 +227,7 @@ def _only_wraps() -> UnsupportedOperationError:
 _OAEP = padding.OAEP(padding.MGF1(SHA256()), SHA256(), None)
 
 
+@cache
 def _rsa(pem: str) -> rsa.RSAPrivateKey:
     key = load_pem_private_key(pem.encode(), None)
     if not isinstance(key, rsa.RSAPrivateKey):
@@ -233,6 +235,7 @@ def _rsa(pem: str) -> rsa.RSAPrivateKey:
     return key
 
 
+@cache
 def _ec(pem: str) -> ec.EllipticCurvePrivateKey:
     key = load_pem_private_key(pem.encode(), None)
     if not isinstance(key, ec.EllipticCurvePrivateKey):

@@ -23,7 +23,12 @@ from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa, utils
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256, SHA512
 from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_private_key,
+)
 
 MAGIC = bytes.fromhex("8a414b4d530d0a01")
 STORE = "local://anykmsvectorsanykmsvectors"
@@ -47,8 +52,12 @@ SENDER = ec.derive_private_key(
 
 @cache
 def rsa_key(name: str) -> rsa.RSAPrivateKey:
-    """The RSA key of this run; keys.json publishes it."""
-    return rsa.generate_private_key(65537, 2048)
+    """The RSA key that keys.json publishes, or a new one where there is no such file yet."""
+    published = Path(__file__).with_name("keys.json")
+    if not published.exists():
+        return rsa.generate_private_key(65537, 2048)
+    pem = json.loads(published.read_text("utf-8"))[name]["rsa"]
+    return cast("rsa.RSAPrivateKey", load_pem_private_key(pem.encode(), None))
 
 
 def published_keys() -> dict[str, dict[str, str]]:
@@ -636,7 +645,7 @@ def forged() -> list[dict[str, object]]:
 
 
 def _rewritten(
-    change: Callable[[list[object]], object], generation: int | None = None
+    change: Callable[[list[list[object]]], object], generation: int | None = None
 ) -> Callable[[bytes], bytes]:
     """Change recipients or generation and leave the tag as it was."""
 
