@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import getpass
 import json
 import sys
@@ -77,7 +78,7 @@ def init(stores: Sequence[str], as_json: bool) -> None:
     """
     uri = _only(stores)
     asks = uri.options.get("root") == "passphrase" and "passphrase-file" not in uri.options
-    report = init_store(uri, passphrase=_new_passphrase if asks else None)
+    report = init_store(uri, passphrase=_new_passphrase() if asks else None)
     _print(report, as_json, "made")
 
 
@@ -161,7 +162,7 @@ def rekey(
     if new_passphrase_file is not None:
         passphrase = _from_file(Path(new_passphrase_file))
     elif new_root == "passphrase":
-        passphrase = _new_passphrase
+        passphrase = _new_passphrase()
     report = rekey_store(
         _only(stores), new_root=new_root, new_passphrase=passphrase, rotate_data_secret=rotate_data_secret
     )
@@ -176,13 +177,21 @@ def _only(stores: Sequence[str]) -> ConnectionURI:
     return ConnectionURI.parse(stores[0])
 
 
-def _new_passphrase() -> str:
-    if not sys.stdin.isatty():
-        raise InvalidArgumentError("no terminal to ask for the passphrase; give it in a file of mode 0600")
-    first = getpass.getpass("New passphrase of the keystore: ")
-    if getpass.getpass("The same again: ") != first:
-        raise InvalidArgumentError("the two passphrases differ; nothing was changed")
-    return first
+def _new_passphrase() -> Passphrase:
+    """Asks twice, once; a command needs the passphrase more than once."""
+
+    @functools.cache
+    def ask() -> str:
+        if not sys.stdin.isatty():
+            raise InvalidArgumentError(
+                "no terminal to ask for the passphrase; give it in a file of mode 0600"
+            )
+        first = getpass.getpass("New passphrase of the keystore: ")
+        if getpass.getpass("The same again: ") != first:
+            raise InvalidArgumentError("the two passphrases differ; nothing was changed")
+        return first
+
+    return ask
 
 
 def _from_file(path: Path) -> Passphrase:

@@ -6,6 +6,7 @@ Sub-commands of other packages join by the entry-point group ``anykms.commands``
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import sys
@@ -26,14 +27,18 @@ def main() -> None:
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _leave)
     for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr] # real streams, no test doubles
+        if isinstance(stream, io.TextIOWrapper):  # None where the caller has closed it
+            stream.reconfigure(errors="backslashreplace")
     code: int | str | None = 0
     try:
         application()
     except SystemExit as done:
         code = done.code
+    except KeyboardInterrupt:
+        code = ExitCode.INTERRUPTED
     try:
-        sys.stdout.flush()
+        if sys.stdout is not None:
+            sys.stdout.flush()
     except OSError as error:
         broken = isinstance(error, BrokenPipeError)
         code = ExitCode.BROKEN_PIPE if broken else ExitCode.FILE

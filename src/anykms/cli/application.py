@@ -76,9 +76,9 @@ class Application(click.Group):
 def _explaining(ctx: click.Context | None) -> Generator[None]:
     try:
         yield
-    except (click.ClickException, click.exceptions.Exit, click.Abort):
+    except (click.ClickException, click.exceptions.Exit):
         raise
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, EOFError, click.Abort):
         click.echo("anykms: interrupted; no output was changed", err=True)
         raise click.exceptions.Exit(ExitCode.INTERRUPTED) from None
     except BrokenPipeError:
@@ -94,11 +94,12 @@ def _installed() -> dict[str, EntryPoint]:
 
 
 @click.group(
+    "anykms",
     cls=Application,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="Begin with: anykms demo",
 )
-@click.version_option(package_name="anykms")
+@click.version_option(package_name="anykms", prog_name="anykms")
 def application() -> None:
     """Encrypt, decrypt, sign and verify files with keys of a local keystore or a cloud KMS.
 

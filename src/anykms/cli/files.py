@@ -23,6 +23,7 @@ _PIECE: Final = 4 * 1024 * 1024
 def opened(source: str) -> Generator[tuple[IO[bytes], int | None]]:
     """A file to read, and its size in bytes where it is known; ``-`` is standard input."""
     if source == STANDARD:
+        _check_open(sys.stdin, "standard input")
         yield sys.stdin.buffer, None
         return
     with open(source, "rb") as file, _naming(source):
@@ -128,6 +129,7 @@ def _is_stream(path: Path) -> bool:
 
 
 def _to_standard_output(data: bytes) -> None:
+    _check_open(sys.stdout, "standard output")
     if sys.stdout.isatty() and not is_text(data):
         raise usage(
             "the result is binary and standard output is a terminal", "write it to a file with -o FILE"
@@ -140,6 +142,11 @@ def _to_standard_output(data: bytes) -> None:
         except OSError:
             _give_up_standard_output()
             raise
+
+
+def _check_open(stream: IO[str] | None, name: str) -> None:
+    if stream is None:
+        raise OSError(errno.EBADF, "closed", name)
 
 
 def _give_up_standard_output() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
@@ -14,7 +13,7 @@ from anykms.cli import files
 from anykms.cli.connecting import Stores
 from anykms.cli.failures import ExitCode, usage
 from anykms.cli.options import force_option, json_option, output_option, read_pairs, stores_option
-from anykms.cli.terminal import print_json, print_table, shown
+from anykms.cli.terminal import on_terminal, print_json, print_table, shown
 
 if TYPE_CHECKING:
     from anykms.client import KMSClient
@@ -303,7 +302,7 @@ def _change(
 
 
 def _confirm(info: KeyInfo) -> None:
-    if not sys.stdin.isatty():
+    if not on_terminal():
         raise usage("there is no terminal to confirm the destruction on", "give --yes if you are sure")
     click.echo(
         f"After its window of {info.destroy_window or 'unknown'} days, what is encrypted for "

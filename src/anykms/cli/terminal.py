@@ -27,6 +27,11 @@ def shown(text: str) -> str:
     )
 
 
+def on_terminal() -> bool:
+    """Whether someone is there to answer a question."""
+    return sys.stdin.isatty()
+
+
 def print_json(value: object) -> None:
     """``value`` as indented JSON on stdout, ASCII only."""
     click.echo(json.dumps(value, indent=2))
