@@ -34,7 +34,6 @@ from hypothesis import strategies as st
 
 from anykms.algorithms import Algorithm, KeyPurpose, KeyType
 from anykms.errors import (
-    IntegrityError,
     InvalidArgumentError,
     InvalidSignatureError,
     KeyUsageError,
@@ -784,13 +783,6 @@ class TestSerialisation:
     def test_repr_names_the_key(self) -> None:
         key = public_key(Algorithm.ES256)
         assert repr(key) == f"<PublicKey ES256 sha256:{key.fingerprint}>"
-
-    def test_a_pinned_fingerprint(self) -> None:
-        key = public_key(Algorithm.ES256)
-        assert PublicKey.from_spki(key.spki, "ES256", fingerprint=key.fingerprint) == key
-        for other in ("", "0" * 64, key.fingerprint.upper(), key.fingerprint[:-1]):
-            with pytest.raises(IntegrityError, match="not the expected one"):
-                PublicKey.from_spki(key.spki, "ES256", fingerprint=other)
 
     @pytest.mark.parametrize("algorithm", CURVES)
     def test_compressed_points_are_read_and_written_uncompressed(self, algorithm: Algorithm) -> None:

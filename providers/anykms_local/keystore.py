@@ -59,17 +59,20 @@ _MAX_IDLE: Final = 8
 _MAX_GENERATION: Final = 2**62
 
 _WITH_CURRENT: Final = (
-    "SELECT s.generation, s.mac, k.*, v.* FROM store s "
-    "LEFT JOIN entries k ON k.id = ? LEFT JOIN entries v ON v.id = k.id || '/' || k.current WHERE s.id = 1"
+    "SELECT s.generation, s.mac, k.id, k.generation, k.current, k.meta, k.sealed, "
+    "v.id, v.generation, v.current, v.meta, v.sealed FROM store s LEFT JOIN entries k ON k.id = ? "
+    "LEFT JOIN entries v ON v.id = k.id || '/' || k.current WHERE s.id = 1"
 )
 _WITH_NAMED: Final = (
-    "SELECT s.generation, s.mac, k.*, v.* FROM store s "
-    "LEFT JOIN entries k ON k.id = ? LEFT JOIN entries v ON v.id = ? WHERE s.id = 1"
+    "SELECT s.generation, s.mac, k.id, k.generation, k.current, k.meta, k.sealed, "
+    "v.id, v.generation, v.current, v.meta, v.sealed FROM store s LEFT JOIN entries k ON k.id = ? "
+    "LEFT JOIN entries v ON v.id = ? WHERE s.id = 1"
 )
-_ONE: Final = "SELECT * FROM entries WHERE id = ?"
-_ALL: Final = "SELECT * FROM entries ORDER BY id"
+_ONE: Final = "SELECT id, generation, current, meta, sealed FROM entries WHERE id = ?"
+ALL_ENTRIES: Final = "SELECT id, generation, current, meta, sealed FROM entries ORDER BY id"
 _FAMILY: Final = (
-    "SELECT * FROM entries WHERE id = ?1 OR id GLOB ?1 || '/*' OR id GLOB ?1 || ?2 || '/*' ORDER BY id"
+    "SELECT id, generation, current, meta, sealed FROM entries "
+    "WHERE id = ?1 OR id GLOB ?1 || '/*' OR id GLOB ?1 || ?2 || '/*' ORDER BY id"
 )
 _PUT: Final = "INSERT OR REPLACE INTO entries (id, generation, current, meta, sealed) VALUES (?, ?, ?, ?, ?)"
 
@@ -395,7 +398,7 @@ class Store:
             self._use_write_ahead_log()
             with self._reading() as connection:
                 self._snapshot = self._verified(connection, None)
-                for columns in connection.execute(_ALL):
+                for columns in connection.execute(ALL_ENTRIES):
                     self._snapshot.open(columns)
         except BaseException:
             self._pool.close()
@@ -446,7 +449,7 @@ class Store:
         with self._reading() as connection:
             seen = self._verified(connection, seen)
             if key is None:
-                rows = connection.execute(_ALL).fetchall()
+                rows = connection.execute(ALL_ENTRIES).fetchall()
             else:
                 rows = connection.execute(_FAMILY, (key, SENDER_SUFFIX)).fetchall()
         seen.all_there(rows, key)
@@ -585,7 +588,7 @@ class Transaction:
 
     def reseal(self, data_secret: bytes) -> None:
         """Seal every row anew under another data secret."""
-        rows = self._connection.execute(_ALL).fetchall()
+        rows = self._connection.execute(ALL_ENTRIES).fetchall()
         self._before.all_there(rows, None)
         entries = [self._before.open(columns) for columns in rows]
         self._seals = Seals(data_secret, Header.parse(self._header).keystore_id)
@@ -668,7 +671,9 @@ def check_schema(connection: sqlite3.Connection) -> None:
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     found = connection.execute("SELECT name, sql FROM sqlite_schema").fetchall()
     if not found:
-        raise KeystoreError("the file is an SQLite database without a keystore in it; name the right file")
+        raise KeystoreError(
+            "the file holds no keystore, not even an empty one; name the right file, or restore a backup"
+        )
     if version > SCHEMA_VERSION:
         raise KeystoreError(f"the keystore has schema {version}, made by a later release; update anykms")
     if version != SCHEMA_VERSION or dict(found) != _TABLES or len(found) != len(_TABLES):
@@ -780,9 +785,17 @@ def translated(error: sqlite3.Error, path: Path) -> KMSError:
             return UnavailableError(f"the disk of the keystore {where} is full; nothing was written")
         case sqlite3.SQLITE_IOERR | sqlite3.SQLITE_NOMEM | sqlite3.SQLITE_INTERRUPT:
             return UnavailableError(f"the keystore {where} could not be read or written: {error}")
+        case sqlite3.SQLITE_READONLY if _is_writable(path):
+            return edited(f"{where} claims to be read-only")
+        case sqlite3.SQLITE_CANTOPEN if _is_writable(path):
+            return UnavailableError(f"the keystore {where} could not be opened; too many open files?")
         case sqlite3.SQLITE_READONLY | sqlite3.SQLITE_PERM | sqlite3.SQLITE_CANTOPEN | sqlite3.SQLITE_AUTH:
             return PermissionDeniedError(
                 f"the keystore {where} cannot be opened for writing; check the rights on it and its directory"
             )
         case _:
             return edited(f"{where} is not a readable database")
+
+
+def _is_writable(path: Path) -> bool:
+    return os.access(path, os.R_OK | os.W_OK) and os.access(path.absolute().parent, os.W_OK | os.X_OK)

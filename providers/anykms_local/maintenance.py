@@ -410,7 +410,7 @@ def _report(connection: sqlite3.Connection, seals: Seals) -> StoreReport:
             problems.append("the MAC over the whole store does not fit")
     except KeystoreError as error:
         problems.append(str(error))
-    for columns in connection.execute("SELECT * FROM entries ORDER BY id"):
+    for columns in connection.execute(keystore.ALL_ENTRIES):
         try:
             entry = seals.open(columns)
             entries[entry.id] = entry

@@ -13,12 +13,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime
 from enum import StrEnum
+from functools import lru_cache
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, Self, TypeVar, cast
 from urllib.parse import parse_qsl, quote, unquote
 
 from anykms.algorithms import Algorithm, KeyPurpose
 from anykms.errors import InvalidArgumentError
+from anykms.payload import BytesLike, octets
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -343,7 +345,7 @@ class _Grammar:
 
 _LABEL: Final = r"(?!xn--)[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
 _HOST: Final = rf"(?:{_LABEL}\.){{0,31}}{_LABEL}"
-_SCHEME: Final = re.compile(r"[a-z][a-z0-9-]{0,31}")
+_SCHEME: Final = re.compile(r"(?!https?$)[a-z][a-z0-9-]{0,31}")
 _SEGMENT: Final = r"(?!\.{1,2}(?:/|$))[A-Za-z0-9._-]{1,127}"
 _GRAMMARS: Final = {
     "local": _Grammar(re.compile(r"[a-z2-7]{26}/[a-z][a-z0-9-]{0,70}"), "/", re.compile(r"[1-9][0-9]{0,8}")),
@@ -409,7 +411,7 @@ class KeyURI:
 
     def without_version(self) -> KeyURI:
         """The key itself, whatever version was named."""
-        return self if self.version is None else replace(self, version=None)
+        return self if self.version is None else _versionless(self)
 
     def with_version(self, version: str | None) -> KeyURI:
         """The same key at ``version``."""
@@ -458,6 +460,11 @@ class KeyURI:
                     text = text.lower()  # Azure compares names and hosts without case
                 break
         return cls.parse(text)
+
+
+@lru_cache(maxsize=4096)
+def _versionless(uri: KeyURI) -> KeyURI:
+    return KeyURI(uri.scheme, uri.resource)
 
 
 _SPELLINGS: Final = (
@@ -676,16 +683,14 @@ class UnverifiedKeyInfo(_KeyFacts):
     __hash__ = _KeyFacts.__hash__
 
     @classmethod
-    def from_json(cls, data: bytes) -> Self:
+    def from_json(cls, data: BytesLike) -> Self:
         """Read ``KeyInfo.to_json``; only those very bytes are accepted.
 
         Raises:
-            TypeError: not bytes.
+            TypeError: not bytes-like.
             InvalidArgumentError: not the canonical JSON of a KeyInfo.
         """
-        if not isinstance(data, (bytes, bytearray, memoryview)):
-            raise TypeError(f"the JSON of a KeyInfo is bytes, not {type(data).__name__}")
-        data = bytes(data)
+        data = octets(data, "the JSON of a KeyInfo")
         problem = InvalidArgumentError("not the canonical JSON of a KeyInfo")
         if len(data) > 65536:
             raise problem

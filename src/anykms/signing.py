@@ -22,7 +22,6 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat,
 
 from anykms.algorithms import Algorithm, AlgorithmSpec, KeyPurpose, KeyType, oaep_max_plaintext
 from anykms.errors import (
-    IntegrityError,
     InvalidArgumentError,
     InvalidSignatureError,
     KeyUsageError,
@@ -211,18 +210,14 @@ class PublicKey:
         self._fingerprint = hashlib.sha256(self._spki).hexdigest()
 
     @classmethod
-    def from_spki(cls, der: BytesLike, algorithm: Algorithm | str, *, fingerprint: str | None = None) -> Self:
+    def from_spki(cls, der: BytesLike, algorithm: Algorithm | str) -> Self:
         """The key of a DER SubjectPublicKeyInfo (RFC 5280, 4.1.2.7).
 
         EC points may be compressed or not; everything else has one accepted encoding.
 
-        Args:
-            fingerprint: the key's, where it is known already (``KeyInfo.fingerprint``).
-
         Raises:
             TypeError: an argument of the wrong type.
             InvalidArgumentError: not such DER, or see the class.
-            IntegrityError: a valid key, but not the one with that fingerprint.
         """
         chosen = _asymmetric(algorithm)
         data = octets(der, "an SPKI")
@@ -242,10 +237,6 @@ class PublicKey:
         )
         if data != found.spki and not compressed:
             raise InvalidArgumentError("the SubjectPublicKeyInfo is not in its canonical encoding")
-        if fingerprint is not None and fingerprint != found.fingerprint:
-            raise IntegrityError(
-                f"the public key is not the expected one: its SHA-256 is {found.fingerprint}"
-            )
         return found
 
     @classmethod
@@ -345,7 +336,7 @@ class PublicKey:
             KeyUsageError: an RSA-OAEP-256 key.
             InvalidSignatureError: it is not; always with the same text.
         """
-        form = _signature_encoding(encoding)
+        form = signature_encoding(encoding)
         if self._check is None:
             raise KeyUsageError(f"a key for {self._algorithm} verifies no signatures")
         data = prepare_message(self._algorithm, message, prehashed=prehashed)
@@ -414,7 +405,7 @@ def _asymmetric(name: Algorithm | str) -> Algorithm:
     return chosen
 
 
-def _signature_encoding(name: SignatureEncoding | str) -> SignatureEncoding:
+def signature_encoding(name: SignatureEncoding | str) -> SignatureEncoding:
     if not isinstance(name, str):
         raise TypeError(f"encoding is a SignatureEncoding or its name, not {type(name).__name__}")
     try:
