@@ -14,7 +14,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from anykms.cli.application import application
 from anykms.cli.failures import ExitCode
 
 CONTEXT = ["--context", "tenant=42"]
@@ -55,6 +57,12 @@ def run(
     )
 
 
+def prepare(*arguments: str, given: bytes = b"") -> None:
+    """Run in this process, which is quicker, what is not itself under test."""
+    result = CliRunner().invoke(application, arguments, input=given)
+    assert result.exit_code == 0, result.output
+
+
 def failed(result: subprocess.CompletedProcess[bytes], code: int) -> str:
     text = result.stderr.decode()
     assert result.returncode == code, text
@@ -74,7 +82,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ["keys", "generate", "orders", "--purpose", "ENCRYPT_DECRYPT"],
         ["keys", "generate", "releases", "--purpose", "SIGN_VERIFY", "--algorithm", "ES256"],
     ):
-        assert run(*arguments, "--store", uri).returncode == 0
+        prepare(*arguments, "--store", uri)
     return folder
 
 
@@ -111,7 +119,7 @@ def test_a_pipeline_of_processes() -> None:
 )
 def test_a_closed_pipe_ends_quietly(arguments: list[str]) -> None:
     Path("plain").write_bytes(bytes(1_000_000))
-    assert run("encrypt", "--key", "orders", *CONTEXT, "plain", "-o", "sealed").returncode == 0
+    prepare("encrypt", "--key", "orders", *CONTEXT, "plain", "-o", "sealed")
     read_end, write_end = os.pipe()
     os.close(read_end)
     with open(write_end, "wb") as closed:
@@ -162,7 +170,7 @@ def test_a_full_device_as_output_is_a_file_error() -> None:
 @pytest.mark.parametrize("name", ["encrypt", "decrypt"])
 def test_a_full_disk_keeps_the_old_output_and_leaves_no_other(name: str) -> None:
     Path("plain").write_bytes(bytes(2_000_000))
-    assert run("encrypt", "--key", "orders", *CONTEXT, "plain", "-o", "sealed").returncode == 0
+    prepare("encrypt", "--key", "orders", *CONTEXT, "plain", "-o", "sealed")
     Path("out").write_bytes(b"old")
     before = names()
     source = "plain" if name == "encrypt" else "sealed"
@@ -201,7 +209,7 @@ def test_an_input_that_cannot_be_read_names_itself() -> None:
 def test_a_signal_while_writing_keeps_the_old_output_and_leaves_no_other(
     name: str, number: signal.Signals, code: int
 ) -> None:
-    assert run("encrypt", "--key", "orders", *CONTEXT, "plain", "-o", "sealed").returncode == 0
+    prepare("encrypt", "--key", "orders", *CONTEXT, "plain", "-o", "sealed")
     Path("out").write_bytes(b"old")
     before = names()
     source = "plain" if name == "encrypt" else "sealed"
@@ -242,7 +250,7 @@ def test_a_locked_keystore_is_unavailable() -> None:
 
 @pytest.mark.parametrize("damage", ["text", "empty", "cut", "flipped"])
 def test_a_damaged_keystore_is_said_and_nothing_is_written(damage: str) -> None:
-    assert run("encrypt", "--key", "orders", *CONTEXT, "plain", "-o", "sealed").returncode == 0
+    prepare("encrypt", "--key", "orders", *CONTEXT, "plain", "-o", "sealed")
     path = Path("keys.db")
     data = bytearray(path.read_bytes())
     if damage == "flipped":
@@ -323,7 +331,7 @@ def test_a_binary_result_is_not_written_to_a_terminal(terminal: Terminal, argume
 
 @pytest.mark.parametrize(("text", "code"), [(SECRET, 0), (b"\x1b[2J", ExitCode.USAGE)])
 def test_a_plaintext_is_shown_on_a_terminal_if_it_is_text(terminal: Terminal, text: bytes, code: int) -> None:
-    assert run("encrypt", "--key", "orders", *CONTEXT, "-o", "sealed", given=text).returncode == 0
+    prepare("encrypt", "--key", "orders", *CONTEXT, "-o", "sealed", given=text)
     found, printed = terminal("decrypt", "--key", "orders", *CONTEXT, "sealed")
     assert found == code
     assert (text.decode() == printed) == (code == 0)
