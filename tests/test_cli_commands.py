@@ -8,6 +8,7 @@ import os
 import re
 import stat
 from collections.abc import Callable
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
@@ -104,10 +105,10 @@ def test_demo_prints_a_table_and_leaves_nothing(tmp_path: Path, monkeypatch: pyt
 
 @pytest.mark.parametrize("as_json", [True, False])
 def test_demo_fails_if_a_flipped_bit_is_accepted(monkeypatch: pytest.MonkeyPatch, as_json: bool) -> None:
-    monkeypatch.setattr(
-        "anykms.Keyring.decrypt",
-        lambda *_, **__: b"name,card\nAda,4111 1111 1111 1111\nGrace,5500 0000 0000 0004\n",
-    )
+    def accept(*_: object, **__: object) -> bytes:
+        return b"name,card\nAda,4111 1111 1111 1111\nGrace,5500 0000 0000 0004\n"
+
+    monkeypatch.setattr("anykms.Keyring.decrypt", accept)
     result = run("demo", *(["--json"] if as_json else []))
     assert result.exit_code == ExitCode.FAILED
     if as_json:
@@ -685,19 +686,22 @@ def test_version() -> None:
 # Commands of other packages
 
 
-def test_a_command_that_is_none_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    from importlib.metadata import EntryPoint
+def install(monkeypatch: pytest.MonkeyPatch, point: EntryPoint) -> None:
+    def entry_points(group: str) -> list[EntryPoint]:
+        return [point] if group == "anykms.commands" else []
 
+    monkeypatch.setattr("anykms.cli.application.entry_points", entry_points)
+
+
+def test_a_command_that_is_none_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     point = EntryPoint("odd", "os:sep", "anykms.commands")
-    monkeypatch.setattr("anykms.cli.application.entry_points", lambda group: [point])
+    install(monkeypatch, point)
     assert run("odd").exit_code == ExitCode.FAILED
 
 
 def test_a_missing_library_of_a_command_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    from importlib.metadata import EntryPoint
-
     point = EntryPoint("odd", "a_module_that_is_not_there:command", "anykms.commands")
-    monkeypatch.setattr("anykms.cli.application.entry_points", lambda group: [point])
+    install(monkeypatch, point)
     result = run("odd")
     assert result.exit_code == ExitCode.FAILED
     assert "a_module_that_is_not_there" in result.stderr

@@ -40,11 +40,10 @@ def run(
     *arguments: str, given: bytes = b"", program: str = MAIN, limit: tuple[int, int] | None = None
 ) -> subprocess.CompletedProcess[bytes]:
     """Run to the end; ``limit`` is a resource and its value."""
-    before: Callable[[], None] | None = None
-    if limit is not None:
-        which, value = limit
 
-        def before() -> None:
+    def restrict() -> None:
+        if limit is not None:
+            which, value = limit
             resource.setrlimit(which, (value, value))
 
     return subprocess.run(  # noqa: S603 # our own program
@@ -52,7 +51,7 @@ def run(
         input=given,
         capture_output=True,
         check=False,
-        preexec_fn=before,
+        preexec_fn=restrict,
         timeout=PATIENCE,
     )
 

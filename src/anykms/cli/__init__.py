@@ -7,7 +7,6 @@ Sub-commands of other packages join by the entry-point group ``anykms.commands``
 from __future__ import annotations
 
 import io
-import os
 import signal
 import sys
 from types import FrameType
@@ -18,6 +17,7 @@ def main() -> None:
     try:
         from anykms.cli.application import application
         from anykms.cli.failures import ExitCode
+        from anykms.cli.terminal import give_up_standard_output
     except ModuleNotFoundError as error:
         if error.name != "click":
             raise
@@ -44,8 +44,7 @@ def main() -> None:
         code = ExitCode.BROKEN_PIPE if broken else ExitCode.FILE
         if not broken:
             sys.stderr.write(f"anykms: standard output: {error.strerror}\n")
-        # Or the interpreter would try, and complain, once more.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        give_up_standard_output()
     raise SystemExit(code)
 
 

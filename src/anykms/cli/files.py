@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import IO, Final
 
 from anykms.cli.failures import usage
-from anykms.cli.terminal import is_text, progress
+from anykms.cli.terminal import give_up_standard_output, is_text, progress
 
 STANDARD: Final = "-"
 _PIECE: Final = 4 * 1024 * 1024
@@ -140,22 +140,13 @@ def _to_standard_output(data: bytes) -> None:
             out.write(data)
             out.flush()
         except OSError:
-            _give_up_standard_output()
+            give_up_standard_output()
             raise
 
 
 def _check_open(stream: IO[str] | None, name: str) -> None:
     if stream is None:
         raise OSError(errno.EBADF, "closed", name)
-
-
-def _give_up_standard_output() -> None:
-    """Point it at nothing: what is left in its buffer must not be tried, and complained about, again."""
-    try:
-        descriptor = sys.stdout.fileno()
-    except OSError:
-        return
-    os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
 
 
 @contextmanager

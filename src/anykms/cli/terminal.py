@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager
@@ -29,7 +30,16 @@ def shown(text: str) -> str:
 
 def on_terminal() -> bool:
     """Whether someone is there to answer a question."""
-    return sys.stdin.isatty()
+    return sys.stdin is not None and sys.stdin.isatty()
+
+
+def give_up_standard_output() -> None:
+    """Point it at nothing: what is left in its buffer must not be tried, and complained about, again."""
+    try:
+        descriptor = sys.stdout.fileno()
+    except OSError:
+        return
+    os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
 
 
 def print_json(value: object) -> None:
