@@ -16,7 +16,7 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
-from anykms import PublicKey, connect, errors, inspect
+from anykms import KeyInfo, KMSClient, PublicKey, connect, errors, inspect
 from anykms.cli.application import application
 from anykms.cli.failures import ExitCode, explain
 
@@ -330,6 +330,30 @@ def test_decrypt_passes_over_a_lost_keystore_and_encrypt_does_not(
     refused(
         ExitCode.DAMAGED, "decrypt", "--store", store, "--key", "backup", *CONTEXT, "sealed", "-o", "again"
     )
+
+
+@pytest.mark.parametrize("lost", [errors.UnavailableError, errors.UnauthenticatedError])
+def test_decrypt_passes_over_a_keystore_that_does_not_answer(
+    store: str, other: str, lost: type[errors.KMSError], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    both = ("--store", store, "--store", other)
+    done("encrypt", *both, "--key", "backup", "--key", "mirror", *CONTEXT, "plain", "-o", "sealed")
+    uri = json_of("keys", "describe", "backup", "--store", store)["info"]["uri"]
+    answer = KMSClient.get_key
+
+    def get_key(client: KMSClient, name: str) -> KeyInfo:
+        if not any(info.name == "mirror" for info in client.list_keys()):
+            raise lost("not now")
+        return answer(client, name)
+
+    monkeypatch.setattr("anykms.KMSClient.get_key", get_key)
+    arguments = (*both, "--key", uri, "--key", "mirror", *CONTEXT, "sealed")
+    result = done("decrypt", *arguments)
+    assert result.stdout_bytes == SECRET
+    assert "going on without it" in result.stderr
+    code = explain(lost("not now")).code
+    refused(code, "decrypt", "--store", store, "--key", "backup", *CONTEXT, "sealed", "-o", "out")
+    refused(code, "encrypt", *both, "--key", "mirror", *CONTEXT, "plain", "-o", "out")
 
 
 # Files

@@ -78,10 +78,14 @@ class Stores:
         """
         found: list[tuple[KMSClient, KeyInfo]] = []
         missing: KMSError | None = None
-        for client in self._clients:
+        for client in self._fitting(name):
             try:
                 found.append((client, client.get_key(name)))
             except KeyNotFoundError as error:
+                missing = missing or error
+            except KMSError as error:
+                if not self._tolerant:
+                    raise
                 missing = error
         if len(found) > 1:
             raise usage(
@@ -91,6 +95,11 @@ class Stores:
         if not found:
             raise missing or self._failures[0]
         return found[0]
+
+    def _fitting(self, name: str) -> Sequence[KMSClient]:
+        """A key URI concerns the keystores of its scheme only."""
+        scheme, is_uri, _ = name.partition("://")
+        return [client for client in self._clients if is_uri and client.provider == scheme] or self._clients
 
     def keys(self, names: Iterable[str]) -> list[Key]:
         """Handles on the keys of those names."""
