@@ -192,12 +192,9 @@ def explain(error: Exception) -> Failure:
                 "encrypt it in smaller files",
             )
         case ModuleNotFoundError(name=str(name)):
-            return Failure(
-                ExitCode.FAILED,
-                "ModuleNotFoundError",
-                f"no module {shown(name)}",
-                "pip install 'anykms[cli]'",
-            )
+            extra = "cli" if name in ("click", "rich") else "emulators"
+            hint = f"pip install 'anykms[{extra}]', the extra that it belongs to"
+            return Failure(ExitCode.FAILED, "ModuleNotFoundError", f"no module {shown(name)}", hint)
         case _:
             # Its text could hold anything, data too.
             return Failure(
