@@ -686,10 +686,14 @@ def test_exit_codes_are_documented_in_help_and_page() -> None:
     assert all(f"{code} {text}" in shown for code, text in told.items())
 
 
+TAUGHT = ("demo", "keys", "encrypt", "decrypt", "inspect", "sign", "verify", "store")
+"""The commands of anykms.cli and anykms_local."""
+
+
 def every_command(group: click.Group, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
     context = click.Context(group)
     found: list[tuple[str, ...]] = []
-    for name in group.list_commands(context):
+    for name in group.list_commands(context) if path else TAUGHT:
         command = group.get_command(context, name)
         found += (
             every_command(command, (*path, name)) if isinstance(command, click.Group) else [(*path, name)]

@@ -192,8 +192,10 @@ def explain(error: Exception) -> Failure:
                 "encrypt it in smaller files",
             )
         case ModuleNotFoundError(name=str(name)):
-            extra = "cli" if name in ("click", "rich") else "emulators"
-            hint = f"pip install 'anykms[{extra}]', the extra that it belongs to"
+            ours = name in ("click", "rich")
+            hint = (
+                "pip install 'anykms[cli]'" if ours else "pip install the extra that this command belongs to"
+            )
             return Failure(ExitCode.FAILED, "ModuleNotFoundError", f"no module {shown(name)}", hint)
         case _:
             # Its text could hold anything, data too.
