@@ -7,7 +7,7 @@ import io
 import os
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, TypeAlias
 
 from anykms.algorithms import KeyPurpose
@@ -15,7 +15,6 @@ from anykms.client import DataKeyWrapper, Key
 from anykms.context import canonicalise
 from anykms.envelope.cache import MAX_AGE, DataKeyCache
 from anykms.envelope.message import (
-    MAX_AAD,
     MAX_GENERATION,
     MAX_RECIPIENTS_READ,
     MAX_RECIPIENTS_WRITTEN,
@@ -24,9 +23,21 @@ from anykms.envelope.message import (
     DataKey,
     Message,
     UnverifiedHeader,
+    checked_aad,
     claimed_head_size,
 )
-from anykms.envelope.stream import MessageFile, MessageReader, MessageWriter, Sink, Source, read_head
+from anykms.envelope.record import KeptBytes, Pin, Record, checked_generation, checked_record_id, parse_record
+from anykms.envelope.rewrap import Reencrypted, Rewrapped, replace_file
+from anykms.envelope.stream import (
+    MessageFile,
+    MessageReader,
+    MessageWriter,
+    Sink,
+    Source,
+    copy_rest,
+    read_head,
+    write_all,
+)
 from anykms.errors import (
     DeadlineExceededError,
     IntegrityError,
@@ -311,7 +322,7 @@ class Keyring:
         self, message: BytesLike, context: Mapping[str, str], aad: BytesLike, min_generation: int
     ) -> tuple[Opened, bytes]:
         data, bound = buffer(message, "message"), checked_aad(aad)
-        _check_generation(min_generation)
+        checked_generation(min_generation)
         if self._cache is None:
             parsed = Message(data)
             opened = self.open_header(parsed, context, min_generation)
@@ -409,7 +420,7 @@ class Keyring:
             OSError: from the source.
         """
         bound = checked_aad(aad)
-        _check_generation(min_generation)
+        checked_generation(min_generation)
         opened = self.open_header(read_head(source), context, min_generation)
         return MessageReader(source, opened.body_key, bound)
 
@@ -433,7 +444,7 @@ class Keyring:
             OSError: the file cannot be read.
         """
         bound = checked_aad(aad)
-        _check_generation(min_generation)
+        checked_generation(min_generation)
         source = io.FileIO(file) if isinstance(file, (str, os.PathLike)) else file
         try:
             source.seek(0)
@@ -442,6 +453,294 @@ class Keyring:
         except BaseException:
             source.close()
             raise
+
+    @property
+    def state_ttl(self) -> float:
+        """Seconds that an opened data key may be used: the shortest ``state_ttl`` of the keys' clients."""
+        return self._state_ttl
+
+    def record(self, *, context: Mapping[str, str], required: Collection[str] = ()) -> Record:
+        """A new record: one data key for many small values, each 89 bytes over its plaintext.
+
+        Store ``record.to_bytes()``, and keep ``record.record_id`` where the store's owner cannot change it.
+        ``StoredRecords`` does so with a ``RecordStore``.
+
+        Args:
+            context, required: see ``encrypt``.
+
+        Raises:
+            TypeError, InvalidArgumentError: bad input, before any key is used.
+            PolicyError: no key of the ring proves a sender, so the record could not be opened again.
+            KMSError: a key of the ring cannot wrap now.
+        """
+        stored, opened = self.new_record(context, required)
+        pin = Pin(opened.record_id, by_application=True, made_here=True)
+        return Record(self, pin, KeptBytes(stored), context, DataKeyCache()).start(opened)
+
+    def new_record(self, context: Mapping[str, str], required: Collection[str]) -> tuple[bytes, Opened]:
+        """A record to store, and the same as ``open_header`` would give it. Raises as ``record``."""
+        provable = any(wrapper.info.sender_authenticated for wrapper in self._wrappers.values())
+        self._policy.check_sender(provable)
+        prepared = self.prepare(context, required)
+        claims = Message(prepared.header).immutable
+        primary = self.keys[0]
+        return prepared.header, Opened(
+            slot=b"",
+            body_key=prepared.body_key,
+            key=primary,
+            key_uri=primary.uri,
+            sender_authenticated=provable,
+            generation=0,
+            record_id=claims.record_id,
+            suite=claims.suite,
+            created=claims.created,
+            recipients=len(self._wrappers),
+        )
+
+    def open_record(
+        self,
+        record: BytesLike,
+        *,
+        context: Mapping[str, str],
+        record_id: BytesLike | None = None,
+        min_generation: int = 0,
+    ) -> Record:
+        """A record that was stored: for opening, and under these conditions for sealing.
+
+        It seals only where ``record_id`` is given, its data key came through a sender-authenticated recipient, its
+        generation is not below ``min_generation``, and its age is within the policy. Otherwise whoever can write the
+        store could plant a record whose data key they know.
+
+        Args:
+            record: what ``Record.to_bytes`` gave.
+            context: the one it was made with, whole.
+            record_id: the id that the application knows from elsewhere than the store, 16 bytes.
+            min_generation: oldest generation of recipients to accept, from outside the record.
+
+        Raises:
+            InvalidCiphertextError: not authentic, or of another id.
+            KMSError: as ``decrypt``.
+        """
+        stored = octets(record, "record")
+        found = parse_record(stored).immutable.record_id
+        pin = Pin(
+            found if record_id is None else checked_record_id(record_id), by_application=record_id is not None
+        )
+        source = KeptBytes(stored, checked_generation(min_generation))
+        return Record(self, pin, source, context, DataKeyCache()).start()
+
+    def rewrap(
+        self,
+        message: BytesLike,
+        *,
+        to: Keyring | Sequence[Key],
+        context: Mapping[str, str] | None = None,
+        min_generation: int = 0,
+    ) -> Rewrapped:
+        """The same message for other recipients: a new header, the same data key and body. Nothing is decrypted.
+
+        Args:
+            message: a whole message, or a stored record.
+            to: all recipients of the result, 1 to 8.
+            context: pairs to add to those stored in the header, so the required ones; None for none.
+            min_generation: oldest generation of recipients to accept, from outside the message.
+
+        Raises:
+            InvalidArgumentError: the generation is at its end, 2^32 - 1; reencrypt the message.
+            ContextMismatchError: required values are missing, or a pair is not the message's.
+            KMSError: as ``decrypt`` as far as the header, or a new recipient cannot wrap now.
+
+        >>> import anykms, tempfile
+        >>> client = anykms.connect(f"local://{tempfile.mkdtemp()}/keys.db", create=True)
+        >>> old, new = (
+        ...     Keyring([client.key(client.generate_key(anykms.KeyConf(name, "ENCRYPT_DECRYPT")))])
+        ...     for name in ("old", "new")
+        ... )
+        >>> result = old.rewrap(old.encrypt(b"paid", context={"tenant": "42"}), to=new)
+        >>> result.operation, result.generation
+        ('rewrap', 1)
+        >>> new.decrypt(result.message, context={"tenant": "42"}, min_generation=1)
+        b'paid'
+        """
+        parsed = Message(buffer(message, "message"))
+        head, found = self._rewrapped(parsed, to, context, min_generation)
+        return replace(found, message=b"".join((head, parsed.body)))
+
+    def rewrap_stream(
+        self,
+        source: Source,
+        sink: Sink,
+        *,
+        to: Keyring | Sequence[Key],
+        context: Mapping[str, str] | None = None,
+        min_generation: int = 0,
+    ) -> Rewrapped:
+        """``rewrap`` of a message of any size, from one binary file to another. The body is copied as it is.
+
+        Raises:
+            KMSError: as ``rewrap``.
+            OSError: from the files.
+        """
+        head, found = self._rewrapped(read_head(source), to, context, min_generation)
+        write_all(sink, memoryview(head))
+        copy_rest(source, sink)
+        return found
+
+    def rewrap_file(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        to: Keyring | Sequence[Key],
+        context: Mapping[str, str] | None = None,
+        min_generation: int = 0,
+    ) -> Rewrapped:
+        """``rewrap`` of a file in place: at once or not at all, by way of a new file beside it.
+
+        Raises:
+            ConflictError: the file was changed meanwhile.
+            KMSError: as ``rewrap``.
+            OSError: from the files.
+        """
+        return replace_file(
+            path,
+            lambda source, sink: self.rewrap_stream(
+                source, sink, to=to, context=context, min_generation=min_generation
+            ),
+        )
+
+    def _rewrapped(
+        self,
+        message: Message,
+        to: Keyring | Sequence[Key],
+        context: Mapping[str, str] | None,
+        min_generation: int,
+    ) -> tuple[bytes, Rewrapped]:
+        checked_generation(min_generation)
+        target = self._target(to)
+        wrappers = target.wrappers()
+        if message.generation == MAX_GENERATION:
+            raise InvalidArgumentError(f"the generation is {MAX_GENERATION}, its last: reencrypt the message")
+        # No plaintext is released, so the header may be asked what the context was; a lie fails its tag.
+        pairs = dict(message.immutable.context)
+        pairs.update(canonicalise({} if context is None else context)[0])
+        binding, allowed = self._admit(message, pairs, min_generation)
+        data_key, uri, wrapped = self._prove(message, binding, allowed)
+        authenticated = wrapped.sender_authenticated
+        generation = message.generation + 1
+        head = data_key.wrapped_for(wrappers, origin=0 if authenticated else 1, generation=generation)
+        return head, Rewrapped(
+            message=b"",
+            record_id=message.immutable.record_id,
+            generation=generation,
+            recipients=tuple(target._wrappers),
+            removed=tuple(old for old in message.wrapped_keys if old not in target._wrappers),
+            opened_by=uri,
+            sender_authenticated=authenticated,
+        )
+
+    def _target(self, to: Keyring | Sequence[Key]) -> Keyring:
+        return to if isinstance(to, Keyring) else Keyring(to, policy=self._policy, clock=self._clock)
+
+    def reencrypt(
+        self,
+        message: BytesLike,
+        *,
+        to: Keyring | Sequence[Key],
+        context: Mapping[str, str],
+        aad: BytesLike = b"",
+        min_generation: int = 0,
+    ) -> Reencrypted:
+        """The same plaintext, context and aad in a new message, under a new data key that no cache holds.
+
+        Args:
+            message: a whole message.
+            to: all recipients of the result, 1 to 8.
+            context, aad, min_generation: see ``decrypt``.
+
+        Raises:
+            KMSError: as ``decrypt``, or a new recipient cannot wrap now.
+        """
+        parsed, sink = Message(buffer(message, "message")), io.BytesIO()
+        bound = checked_aad(aad)
+        checked_generation(min_generation)
+        target = self._target(to)
+        opened = self.open_header(parsed, context, min_generation)
+        plaintext = opened.body_key.decrypt(parsed.body, bound)
+        prepared, found = self._renewed(parsed, opened, target, context)
+        sink.write(prepared.header)
+        sink.writelines(prepared.body_key.encrypt(plaintext, bound))
+        return replace(found, message=sink.getvalue())
+
+    def reencrypt_stream(
+        self,
+        source: Source,
+        sink: Sink,
+        *,
+        to: Keyring | Sequence[Key],
+        context: Mapping[str, str],
+        aad: BytesLike = b"",
+        min_generation: int = 0,
+    ) -> Reencrypted:
+        """``reencrypt`` of a message of any size, from one binary file to another, in constant memory.
+
+        Raises:
+            InvalidCiphertextError, TruncatedMessageError: the message is not authentic to its end; what the sink
+                holds then is no message.
+            KMSError: as ``reencrypt``.
+            OSError: from the files.
+        """
+        bound = checked_aad(aad)
+        checked_generation(min_generation)
+        target = self._target(to)
+        parsed = read_head(source)
+        opened = self.open_header(parsed, context, min_generation)
+        prepared, found = self._renewed(parsed, opened, target, context)
+        with (
+            MessageWriter(sink, prepared.header, prepared.body_key, bound) as writer,
+            MessageReader(source, opened.body_key, bound) as reader,
+        ):
+            for piece in reader.pieces():
+                writer.write(piece)
+        return found
+
+    def reencrypt_file(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        to: Keyring | Sequence[Key],
+        context: Mapping[str, str],
+        aad: BytesLike = b"",
+        min_generation: int = 0,
+    ) -> Reencrypted:
+        """``reencrypt`` of a file in place: at once or not at all, by way of a new file beside it.
+
+        Raises:
+            ConflictError: the file was changed meanwhile.
+            KMSError: as ``reencrypt_stream``.
+            OSError: from the files.
+        """
+        return replace_file(
+            path,
+            lambda source, sink: self.reencrypt_stream(
+                source, sink, to=to, context=context, aad=aad, min_generation=min_generation
+            ),
+        )
+
+    def _renewed(
+        self, message: Message, opened: Opened, target: Keyring, context: Mapping[str, str]
+    ) -> tuple[Prepared, Reencrypted]:
+        # What an unproven sender made must not become proven by being copied.
+        origin = 0 if opened.sender_authenticated else 1
+        prepared = target.prepare(context, message.immutable.required, origin=origin)
+        return prepared, Reencrypted(
+            message=b"",
+            record_id=Message(prepared.header).immutable.record_id,
+            generation=0,
+            recipients=tuple(target._wrappers),
+            removed=tuple(old for old in message.wrapped_keys if old not in target._wrappers),
+            opened_by=opened.key.uri.without_version(),
+            sender_authenticated=opened.sender_authenticated,
+        )
 
     def open_header(self, message: Message, context: Mapping[str, str], min_generation: int = 0) -> Opened:
         """Everything up to the body: policy, match, context, sender, unwrap, HeaderTag, in this order."""
@@ -535,14 +834,6 @@ def inspect(message: BytesLike) -> UnverifiedHeader:
     return Message(buffer(message, "message")).header
 
 
-def checked_aad(aad: BytesLike) -> bytes:
-    """``aad`` as bytes, of at most 64 KiB."""
-    bound = octets(aad, "aad")
-    if len(bound) > MAX_AAD:
-        raise InvalidArgumentError(f"aad takes {len(bound)} bytes; at most {MAX_AAD} are allowed")
-    return bound
-
-
 def _stale(found: int, demanded: int) -> StaleMessageError:
     return StaleMessageError(f"generation {found}; at least {demanded} is demanded")
 
@@ -551,10 +842,3 @@ def _misplaced() -> IntegrityError:
     return IntegrityError(
         "the cache gave a data key of another ring, policy, context or header; it was not used"
     )
-
-
-def _check_generation(value: int) -> None:
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise TypeError(f"min_generation is an int, not {type(value).__name__}")
-    if not 0 <= value <= MAX_GENERATION:
-        raise InvalidArgumentError(f"min_generation is {value}; use 0 to {MAX_GENERATION}")

@@ -30,6 +30,7 @@ from anykms.errors import (
     UnsupportedVersionError,
 )
 from anykms.keys import KeyURI
+from anykms.payload import BytesLike, octets
 from anykms.wrapping import NOT_AUTHENTIC, WrappedKey, Wrapper, wrap_data_key
 
 VERSION: Final = 1
@@ -258,6 +259,14 @@ def head_size(start: bytes | memoryview) -> int:
     if not 1 <= length <= MAX_HEADER:
         raise InvalidCiphertextError(NOT_AUTHENTIC)
     return HEAD_START + length + _TAG_SIZE
+
+
+def checked_aad(aad: BytesLike) -> bytes:
+    """``aad`` as bytes, of at most 64 KiB."""
+    bound = octets(aad, "aad")
+    if len(bound) > MAX_AAD:
+        raise InvalidArgumentError(f"aad takes {len(bound)} bytes; at most {MAX_AAD} are allowed")
+    return bound
 
 
 def claimed_head_size(data: bytes | memoryview) -> int:

@@ -158,9 +158,7 @@ class MessageWriter(io.RawIOBase):
 
     def _put(self, data: memoryview) -> None:
         try:
-            while data:
-                written = self._sink.write(data)
-                data = data[len(data) if written is None else written :]
+            write_all(self._sink, data)
         except BaseException:
             self._failed = True
             raise
@@ -415,6 +413,21 @@ def read_head(source: Source) -> Message:
     """
     start = _exactly(source, HEAD_START)
     return Message(start + _exactly(source, head_size(start) - HEAD_START))
+
+
+def write_all(sink: Sink, data: memoryview) -> None:
+    """Write all of ``data``, however little the sink takes at a time."""
+    while data:
+        written = sink.write(data)
+        data = data[len(data) if written is None else written :]
+
+
+def copy_rest(source: Source, sink: Sink) -> None:
+    """Copy bytes to the source's end."""
+    while piece := source.read(UNIT):
+        write_all(sink, memoryview(piece))
+    if piece is None:
+        raise BlockingIOError("the source of a message must be a blocking file")
 
 
 def _exactly(source: Source, size: int) -> bytes:
