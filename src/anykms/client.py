@@ -9,10 +9,11 @@ from __future__ import annotations
 import hashlib
 import hmac
 import os
+import time
 from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from types import TracebackType
-from typing import Final, Self, TypeVar
+from typing import Final, Self, TypeAlias, TypeVar
 
 import msgspec
 
@@ -35,11 +36,20 @@ from anykms.errors import (
     KeyStateError,
     KeyUsageError,
     KMSError,
+    PolicyError,
     ProviderError,
     UnavailableError,
     UnsupportedOperationError,
 )
-from anykms.keys import KeyConf, KeyInfo, KeyState, KeyStatus, KeyTemplate, UnverifiedKeyInfo
+from anykms.keys import (
+    KeyConf,
+    KeyInfo,
+    KeyState,
+    KeyStatus,
+    KeyTemplate,
+    UnverifiedKeyInfo,
+    fact_differences,
+)
 from anykms.payload import BytesLike, octets
 from anykms.policy import Policy
 from anykms.provider import (
@@ -56,6 +66,8 @@ from anykms.signing import PublicKey, der_to_p1363, p1363_to_der, prepare_messag
 from anykms.wrapping import NOT_AUTHENTIC, WrappedKey, unwrap_data_key, wrap_data_key
 
 T = TypeVar("T")
+Guard: TypeAlias = Callable[[Operation], None]
+"""Called before every use of a key; raises a ``KMSError`` to refuse it."""
 
 DEFAULT_STATE_TTL: Final = 60.0
 """Seconds that a key's state is believed once read."""
@@ -91,11 +103,19 @@ _PURPOSE_OPERATION: Final = {
 class _Session:
     """One connected provider, with the policies and the little that may be remembered of its keys."""
 
-    def __init__(self, provider: Provider, policy: Policy, retry: RetryPolicy, state_ttl: float) -> None:
+    def __init__(
+        self,
+        provider: Provider,
+        policy: Policy,
+        retry: RetryPolicy,
+        state_ttl: float,
+        clock: Callable[[], float],
+    ) -> None:
         self.provider = provider
         self.policy = policy
         self.retry = retry
         self.state_ttl = state_ttl
+        self.clock = clock
         self.id = os.urandom(16)
         self._statuses: dict[str, tuple[KeyStatus, float]] = {}
         self._public_keys: dict[KeyInfo, PublicKey] = {}
@@ -236,9 +256,10 @@ class KMSClient:
 
     Args:
         provider: the connected provider; the client closes it.
-        policy: rules for ``Key.unwrap`` and for the providers in use.
+        policy: rules for the keys it makes and for every use of a key.
         retry: the retry and deadline policy of every call.
         state_ttl: seconds that a key's state is believed once read, 0 or more.
+        clock: UTC seconds, for the age of a key.
 
     >>> import anykms, tempfile
     >>> client = anykms.connect(f"local://{tempfile.mkdtemp()}/keys.db", create=True)
@@ -255,12 +276,13 @@ class KMSClient:
         policy: Policy | None = None,
         retry: RetryPolicy | None = None,
         state_ttl: float = DEFAULT_STATE_TTL,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         if state_ttl < 0:
             raise InvalidArgumentError("state_ttl is in seconds, 0 or more")
         policy = policy or Policy()
         policy.check_provider(provider.scheme)
-        self._session = _Session(provider, policy, retry or RetryPolicy(), state_ttl)
+        self._session = _Session(provider, policy, retry or RetryPolicy(), state_ttl, clock)
 
     def __enter__(self) -> Self:
         return self
@@ -303,6 +325,8 @@ class KMSClient:
             KeyExistsError: a live key has the name.
             NameReservedError: a key pending destruction, or destroyed, has it.
             KeyConfMismatchError: three reads agree that the key differs from the conf; it is disabled.
+            PolicyError: the client's policy forbids such a key; where that shows only once it is made (its region),
+                it is disabled.
         """
         if not isinstance(conf, KeyConf):
             raise TypeError(f"generate_key takes a KeyConf, not {type(conf).__name__}")
@@ -319,7 +343,12 @@ class KMSClient:
             made = self._found(conf.name, default=error)
             if made is None or made == before or made.conf_digest != template.conf_digest:
                 raise
-        return self._read_back(template)
+        info = self._read_back(template)
+        try:
+            session.policy.check_key(info)
+        except PolicyError as error:
+            raise PolicyError(f"{error}; {self._disabled(info)}", key=str(info.uri)) from None
+        return info
 
     def _template(self, conf: KeyConf) -> KeyTemplate:
         capabilities = self._session.provider.capabilities
@@ -340,6 +369,7 @@ class KMSClient:
                 operation=Operation.GENERATE_KEY,
                 key=conf.name,
             )
+        self._session.policy.check_generation(template, [level for level in levels if level is not None])
         return template
 
     def _found(self, name: str, default: KMSError | None = None) -> KeyInfo | None:
@@ -374,14 +404,17 @@ class KMSClient:
                 )
             self._session.retry.sleep(_READ_INTERVAL)
 
-    def _disown(self, info: KeyInfo, differences: list[str]) -> None:
-        outcome = "it is disabled"
+    def _disabled(self, info: KeyInfo) -> str:
+        """Disables a key that must not be used, and says how that went."""
         try:
             self.disable_key(info)
         except KMSError as error:
-            outcome = f"disabling it failed ({type(error).__name__}): disable it by hand"
+            return f"disabling it failed ({type(error).__name__}): disable it by hand"
+        return "it is disabled"
+
+    def _disown(self, info: KeyInfo, differences: list[str]) -> None:
         raise KeyConfMismatchError(
-            f"the provider made a key that differs from the conf; {outcome}: {'; '.join(differences)}",
+            f"the provider made a key that differs from the conf; {self._disabled(info)}: {'; '.join(differences)}",
             provider=self.provider,
             operation=Operation.GENERATE_KEY,
             key=str(info.uri),
@@ -421,9 +454,9 @@ class KMSClient:
         Raises:
             TypeError: an UnverifiedKeyInfo: get the key by name, or open its seal.
             InvalidArgumentError: a KeyInfo of another provider.
+            PolicyError: the client's policy forbids the key.
         """
         info = self.get_key(key) if isinstance(key, str) else self._own(key)
-        self._session.policy.check_provider(info.provider)
         return Key(self._session, info)
 
     def _own(self, info: KeyInfo) -> KeyInfo:
@@ -445,6 +478,40 @@ class KMSClient:
             KeyDestroyedError: its material is gone.
         """
         return self._session.describe(self._own(info))
+
+    def confirm_key(self, info: KeyInfo) -> KeyStatus:
+        """Compare every fact of a stored KeyInfo with what the provider says of that key, and of its name, now.
+
+        A use of a key names the key that its KeyInfo pins, so a name that was moved to another key changes nothing
+        by itself; this call finds it.
+
+        Returns:
+            The key's status.
+
+        Raises:
+            IntegrityError: a fact differs, or the name leads to another key; it says what was expected and found.
+            KeyDestroyedError: the key is gone.
+        """
+        uri = str(self._own(info).uri)
+        status = self._session.describe(info)
+        expected = info.uri.without_version()
+        # A foreign key has no name of ours that could have been moved.
+        for asked in [uri, info.name] if info.conf_digest is not None else [uri]:
+            found = self._found(asked)
+            if found is None:
+                differences = [f"{ascii(asked)}: expected {expected}, found no key"]
+            elif found.uri.without_version() != expected:
+                differences = [f"{ascii(asked)}: expected {expected}, found {found.uri}"]
+            else:
+                differences = fact_differences(info, found)
+            if differences:
+                raise IntegrityError(
+                    f"key {info.name} is not what its KeyInfo says: {'; '.join(differences)}",
+                    provider=self.provider,
+                    operation=Operation.GET_KEY,
+                    key=uri,
+                )
+        return status
 
     def enable_key(self, info: KeyInfo) -> None:
         """Let the key be used again; returns once reads agree that it is ENABLED."""
@@ -589,9 +656,21 @@ class Key:
     >>> key.verify(b"v1.2.0", signature)
     """
 
-    def __init__(self, session: _Session, info: KeyInfo) -> None:
+    def __init__(self, session: _Session, info: KeyInfo, guard: Guard | None = None) -> None:
+        session.policy.check_key(info)
         self._session = session
         self._info = info
+        self._guard = guard
+
+    def guarded(self, guard: Guard) -> Key:
+        """The same key, with ``guard`` asked before every use of it, beside any guard that it has already."""
+        return Key(self._session, self._info, _both(self._guard, guard))
+
+    def allow(self, operation: Operation) -> None:
+        """Raises PolicyError, or what a guard raises, where the key may not be used so now."""
+        self._session.policy.check_use(self._info, operation, self._session.clock())
+        if self._guard is not None:
+            self._guard(operation)
 
     @property
     def info(self) -> KeyInfo:
@@ -651,6 +730,7 @@ class Key:
         form = signature_encoding(encoding)
         prepared = prepare_message(info.algorithm, message, prehashed=prehashed)
         octets(signature, "signature")
+        self.allow(Operation.GET_PUBLIC_KEY)
         self._session.gate(Operation.GET_PUBLIC_KEY, info, fresh=True)
         self._session.public_key(info).verify(
             prepared, signature, encoding=form, prehashed=info.algorithm.spec.prehashable
@@ -667,6 +747,7 @@ class Key:
         if info.purpose not in (KeyPurpose.SIGN_VERIFY, KeyPurpose.ASYMMETRIC_DECRYPT):
             raise self._misuse(f"a {info.purpose} key has no public key to give")
         self._session.require(Operation.GET_PUBLIC_KEY, info.algorithm, info.key_size)
+        self.allow(Operation.GET_PUBLIC_KEY)
         self._session.gate(Operation.GET_PUBLIC_KEY, info, fresh=True)
         return self._session.public_key(info)
 
@@ -732,6 +813,7 @@ class Key:
         if len(data) != DATA_KEY_SIZE:
             raise InvalidArgumentError(f"a data key has {DATA_KEY_SIZE} bytes, not {len(data)}")
         pairs, ctx = canonicalise(context)
+        self._session.policy.check_context(pairs)
         wrapped = wrap_data_key(wrapper, data, bind=_generic_bind(ctx), pairs=pairs, origin=0)
         return _KEY_MAGIC + msgspec.msgpack.encode(wrapped)
 
@@ -748,6 +830,7 @@ class Key:
         wrapper = DataKeyWrapper.of(self)
         data = octets(wrapped, "wrapped")
         pairs, ctx = canonicalise(context)
+        self._session.policy.check_context(pairs)
         found = _read_wrapped(data)
         uri = found.key_uri().without_version()
         if uri != self._info.uri.without_version():
@@ -766,6 +849,7 @@ class Key:
             raise self._misuse(f"key {info.name} is for {info.purpose}, not for {purpose}")
         if operation is not None:
             self._session.require(operation, info.algorithm, info.key_size)
+            self.allow(operation)
         return info
 
     def _misuse(self, message: str) -> KeyUsageError:
@@ -823,6 +907,7 @@ class DataKeyWrapper:
 
     def wrap(self, secret: bytes, context: WrapContext) -> Wrapped:
         info, provider = self.info, self._session.provider
+        self._key.allow(Operation.WRAP)
         self._session.gate(Operation.WRAP, info)
         return self._session.call(
             Operation.WRAP,
@@ -833,6 +918,7 @@ class DataKeyWrapper:
 
     def unwrap(self, wrapped: bytes, version: str | None, context: WrapContext) -> bytes:
         info, provider = self.info, self._session.provider
+        self._key.allow(Operation.UNWRAP)
         self._session.gate(Operation.UNWRAP, info)
         return self._session.call(
             Operation.UNWRAP,
@@ -855,6 +941,17 @@ class DataKeyWrapper:
         if sender is None:
             raise KeyUsageError(f"key {self.info.name} has no sender key")
         return sender
+
+
+def _both(one: Guard | None, other: Guard) -> Guard:
+    if one is None:
+        return other
+
+    def ask(operation: Operation) -> None:
+        one(operation)
+        other(operation)
+
+    return ask
 
 
 def _state_error(status: KeyStatus, provider: str, operation: str, key: str) -> KMSError:

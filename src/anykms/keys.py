@@ -673,6 +673,17 @@ class KeyInfo(_KeyFacts):
         )
 
 
+def fact_differences(expected: KeyInfo, found: KeyInfo) -> list[str]:
+    """Every fact in which two KeyInfo differ: its name, what was expected and what was found."""
+    pairs = ((f.name, getattr(expected, f.name), getattr(found, f.name)) for f in fields(KeyInfo))
+    return [f"{name}: expected {_said(one)}, found {_said(other)}" for name, one, other in pairs if one != other]
+
+
+def _said(value: object) -> str:
+    pairs = cast("Mapping[str, str]", value) if isinstance(value, Mapping) else None
+    return ascii(str(value) if pairs is None else dict(pairs))[:200]
+
+
 @dataclass(frozen=True, kw_only=True)
 class UnverifiedKeyInfo(_KeyFacts):
     """Facts read from bytes whose seal nobody checked. No cryptographic method accepts it.

@@ -127,7 +127,9 @@ class Keyring:
 
     Args:
         keys: 1 to 32 ENCRYPT_DECRYPT keys, of one or several providers; the first is the primary one. All are
-            recipients of what ``encrypt`` makes (8 at most then), and no other key is ever used to decrypt.
+            recipients of what ``encrypt`` makes (8 at most then).
+        decrypt_only: further keys that messages may have been made for, and that no new one is made for. No key but
+            these and ``keys`` is ever used to decrypt.
         policy: what may be opened; the default demands an authenticated sender.
         cache: keeps data keys for ``encrypt``, ``decrypt`` and ``decrypt_detailed``; streams and files always ask
             their keys. None keeps nothing.
@@ -137,7 +139,7 @@ class Keyring:
         TypeError: not keys.
         InvalidArgumentError: none, too many, or one twice.
         KeyUsageError: a key of another purpose.
-        PolicyError: a key of a provider that the policy does not allow.
+        PolicyError: a key or a cache that the policy does not allow.
 
     >>> import anykms, tempfile
     >>> folder = tempfile.mkdtemp()
@@ -153,16 +155,18 @@ class Keyring:
         self,
         keys: Sequence[Key],
         *,
+        decrypt_only: Sequence[Key] = (),
         policy: Policy | None = None,
         cache: DataKeyCache | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        if not 1 <= len(keys) <= MAX_RECIPIENTS_READ:
-            raise InvalidArgumentError(f"a keyring holds 1 to {MAX_RECIPIENTS_READ} keys, not {len(keys)}")
+        held = [*keys, *decrypt_only]
+        if not 1 <= len(held) <= MAX_RECIPIENTS_READ:
+            raise InvalidArgumentError(f"a keyring holds 1 to {MAX_RECIPIENTS_READ} keys, not {len(held)}")
         self._policy = policy or Policy()
         self._clock = clock
         self._wrappers: dict[KeyURI, DataKeyWrapper] = {}
-        for key in keys:
+        for key in held:
             if not isinstance(key, Key):
                 raise TypeError(
                     f"a keyring takes Key objects from client.key(info), not {type(key).__name__}"
@@ -171,10 +175,13 @@ class Keyring:
                 raise KeyUsageError(
                     f"key {key.info.name} is for {key.info.purpose}; a keyring needs ENCRYPT_DECRYPT"
                 )
-            self._policy.check_provider(key.info.provider)
+            self._policy.check_key(key.info)
             self._wrappers[key.info.uri.without_version()] = DataKeyWrapper.of(key)
-        if len(self._wrappers) != len(keys):
+        if len(self._wrappers) != len(held):
             raise InvalidArgumentError("a key is in the keyring twice")
+        self._recipients = dict(list(self._wrappers.items())[: len(keys)])
+        if cache is not None:
+            self._policy.check_cache(seconds=cache.max_age, messages=cache.max_messages)
         self._cache = cache
         self._state_ttl = min(wrapper.state_ttl for wrapper in self._wrappers.values())
         identity = self._identity()
@@ -183,7 +190,7 @@ class Keyring:
 
     def _identity(self) -> bytes:
         """What must be equal for two rings to share a data key: policy, connections, key URIs and facts."""
-        digest = hashlib.sha256(self._policy.digest())
+        digest = hashlib.sha256(self._policy.digest() + len(self._recipients).to_bytes(1))
         for wrapper in self._wrappers.values():
             facts = wrapper.info.to_json()
             digest.update(b"".join((wrapper.session_id, len(facts).to_bytes(4), facts)))
@@ -250,7 +257,7 @@ class Keyring:
         return found
 
     def _wrap_calls(self) -> int:
-        algorithms = [wrap_algorithm(wrapper.info) for wrapper in self._wrappers.values()]
+        algorithms = [wrap_algorithm(wrapper.info) for wrapper in self._recipients.values()]
         return len(algorithms) + algorithms.count(RSA_WITH_SENDER)
 
     def prepare(
@@ -266,6 +273,7 @@ class Keyring:
             raise TypeError("required is a collection of context names, not one str")
         wrappers = self.wrappers()
         binding = Binding.new(context, required, int(self._clock()))
+        self._policy.check_context(binding.context)
         data_key = DataKey(binding, os.urandom(DATA_KEY_SIZE))
         header = data_key.wrapped_for(wrappers, origin=origin, generation=0)
         return Prepared(slot, header, data_key.body_key())
@@ -274,13 +282,16 @@ class Keyring:
         """The keys as recipients of something to write.
 
         Raises:
-            InvalidArgumentError: more than a message may have.
+            InvalidArgumentError: none, or more than a message may have.
+            PolicyError: fewer or more than the policy allows.
         """
-        if len(self._wrappers) > MAX_RECIPIENTS_WRITTEN:
+        count = len(self._recipients)
+        if not 1 <= count <= MAX_RECIPIENTS_WRITTEN:
             raise InvalidArgumentError(
-                f"a message has at most {MAX_RECIPIENTS_WRITTEN} recipients, the ring has {len(self._wrappers)} keys"
+                f"a message has 1 to {MAX_RECIPIENTS_WRITTEN} recipients, the ring has {count} keys to encrypt for"
             )
-        return self._wrappers.values()
+        self._policy.check_recipients(count)
+        return self._recipients.values()
 
     def decrypt(
         self, message: BytesLike, *, context: Mapping[str, str], aad: BytesLike = b"", min_generation: int = 0
@@ -479,7 +490,7 @@ class Keyring:
 
     def new_record(self, context: Mapping[str, str], required: Collection[str]) -> tuple[bytes, Opened]:
         """A record to store, and the same as ``open_header`` would give it. Raises as ``record``."""
-        provable = any(wrapper.info.sender_authenticated for wrapper in self._wrappers.values())
+        provable = any(wrapper.info.sender_authenticated for wrapper in self._recipients.values())
         self._policy.check_sender(provable)
         prepared = self.prepare(context, required)
         claims = Message(prepared.header).immutable
@@ -494,7 +505,7 @@ class Keyring:
             record_id=claims.record_id,
             suite=claims.suite,
             created=claims.created,
-            recipients=len(self._wrappers),
+            recipients=len(self._recipients),
         )
 
     def open_record(
@@ -632,8 +643,8 @@ class Keyring:
             message=b"",
             record_id=message.immutable.record_id,
             generation=generation,
-            recipients=tuple(target._wrappers),
-            removed=tuple(old for old in message.wrapped_keys if old not in target._wrappers),
+            recipients=tuple(target._recipients),
+            removed=tuple(old for old in message.wrapped_keys if old not in target._recipients),
             opened_by=uri,
             sender_authenticated=authenticated,
         )
@@ -736,8 +747,8 @@ class Keyring:
             message=b"",
             record_id=Message(prepared.header).immutable.record_id,
             generation=0,
-            recipients=tuple(target._wrappers),
-            removed=tuple(old for old in message.wrapped_keys if old not in target._wrappers),
+            recipients=tuple(target._recipients),
+            removed=tuple(old for old in message.wrapped_keys if old not in target._recipients),
             opened_by=opened.key.uri.without_version(),
             sender_authenticated=opened.sender_authenticated,
         )
@@ -759,6 +770,7 @@ class Keyring:
         )
         recipients = self._matched(message)
         binding = message.binding(context)
+        self._policy.check_context(binding.context)
         allowed = self._authenticated_first(recipients)
         if message.generation < min_generation:
             raise _stale(message.generation, min_generation)
