@@ -420,11 +420,9 @@ class LocalProvider:
             raise KeyDestroyedError(
                 f"the keystore does not know {info.uri}; perhaps an older backup was restored"
             )
-        facts: KeyInfo | None = record.info
-        if info.name != record.info.name:
-            facts = record.info.sender_key()
-            if facts is None:
-                raise KeyNotFoundError(f"the key {record.info.name} has no sender key")
+        facts = record.info if info.name == record.info.name else record.info.sender_key()
+        if facts is None:
+            raise KeyNotFoundError(f"the key {record.info.name} has no sender key")
         if info is not facts and info != facts:
             raise IntegrityError(
                 f"the KeyInfo of {info.name} is not what the keystore holds: {'; '.join(fact_differences(info, facts))}"

@@ -499,9 +499,9 @@ class KMSClient:
         for asked in [uri, info.name] if info.conf_digest is not None else [uri]:
             found = self._found(asked)
             if found is None:
-                differences = [f"{ascii(asked)}: expected {expected}, found no key"]
+                differences = [f"{asked!a}: expected {expected}, found no key"]
             elif found.uri.without_version() != expected:
-                differences = [f"{ascii(asked)}: expected {expected}, found {found.uri}"]
+                differences = [f"{asked!a}: expected {expected}, found {found.uri}"]
             else:
                 differences = fact_differences(info, found)
             if differences:

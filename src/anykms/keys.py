@@ -676,7 +676,9 @@ class KeyInfo(_KeyFacts):
 def fact_differences(expected: KeyInfo, found: KeyInfo) -> list[str]:
     """Every fact in which two KeyInfo differ: its name, what was expected and what was found."""
     pairs = ((f.name, getattr(expected, f.name), getattr(found, f.name)) for f in fields(KeyInfo))
-    return [f"{name}: expected {_said(one)}, found {_said(other)}" for name, one, other in pairs if one != other]
+    return [
+        f"{name}: expected {_said(one)}, found {_said(other)}" for name, one, other in pairs if one != other
+    ]
 
 
 def _said(value: object) -> str:

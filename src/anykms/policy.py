@@ -79,9 +79,7 @@ class Policy:
             if not isinstance(getattr(self, name), bool):
                 raise InvalidArgumentError(f"{name} is True or False")
         if not 1 <= self.max_recipients <= _MAX_RECIPIENTS:
-            raise InvalidArgumentError(
-                f"max_recipients is {self.max_recipients}; use 1 to {_MAX_RECIPIENTS}"
-            )
+            raise InvalidArgumentError(f"max_recipients is {self.max_recipients}; use 1 to {_MAX_RECIPIENTS}")
         if not 1 <= self.min_recipients <= self.max_recipients:
             raise InvalidArgumentError(f"min_recipients is {self.min_recipients}; use 1 to max_recipients")
         for name in ("max_age", "max_key_age", "max_cache_age", "clock_skew"):
@@ -263,7 +261,9 @@ def _plain(value: object) -> object:
         return int(value.total_seconds())
     if isinstance(value, frozenset):
         found = cast("frozenset[int | str]", value)
-        return sorted((one if type(one) is int else str(one) for one in found), key=lambda o: (str(type(o)), o))
+        return sorted(
+            (one if type(one) is int else str(one) for one in found), key=lambda o: (str(type(o)), o)
+        )
     if isinstance(value, ProtectionLevel):
         return value.value
     return value
