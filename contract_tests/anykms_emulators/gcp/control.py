@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from cryptography.hazmat.primitives import serialization
 from google.cloud import kms_v1
-from google.longrunning import operations_pb2
+from google.longrunning import operations_pb2  # pyright: ignore[reportMissingTypeStubs] - it ships none
 from google.protobuf import empty_pb2
 
 from anykms_emulators.gcp import names
 from anykms_emulators.gcp.algorithms import ALGORITHMS, NOT_EMULATED, PURPOSES, Algorithm, Purpose
 from anykms_emulators.gcp.listing import page, select
+from anykms_emulators.gcp.messages import raw
 from anykms_emulators.gcp.resources import ImportJob, Key, KeyRing, Level, RetiredResource, Version
 from anykms_emulators.gcp.status import (
     already_exists,
@@ -31,7 +32,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
 
-    from anykms_emulators.gcp.resources import Store
+    from anykms_emulators.gcp.messages import raw
+from anykms_emulators.gcp.resources import Store
 
 DEFAULT_DESTROY_AFTER: Final = timedelta(days=30)
 SHORTEST_DESTROY_AFTER: Final = timedelta(hours=24)
@@ -61,7 +63,7 @@ def enum_name(value: Any) -> str:
 
 
 class ControlPlane:
-    """One method for each RPC; each takes the request and returns the reply, or raises `Refusal`."""
+    """One method for each RPC; each takes the request and returns the reply, or raises `RefusedError`."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -173,7 +175,7 @@ class ControlPlane:
         algorithm = _algorithm(
             wanted.version_template.algorithm, purpose, "crypto_key.version_template.algorithm"
         )
-        level = _level(wanted.version_template.protection_level, algorithm)
+        level = _level(enum_name(wanted.version_template.protection_level), algorithm)
         labels = _labels(dict(wanted.labels))
         destroy_after = _destroy_after(wanted)
         if wanted.import_only and not request.skip_initial_version_creation:
@@ -250,7 +252,7 @@ class ControlPlane:
             job = ImportJob(
                 name,
                 method,
-                cast("Level", level_name),
+                level_name,
                 self._store.clock.now(),
                 RsaKey.generate(_IMPORT_METHODS[method][0]),
             )
@@ -278,7 +280,7 @@ class ControlPlane:
             if enum_name(request.algorithm) == "CRYPTO_KEY_VERSION_ALGORITHM_UNSPECIFIED":
                 raise invalid("algorithm", "algorithm is required.")
             algorithm = _algorithm(request.algorithm, key.purpose, "algorithm")
-            _level(kms_v1.ProtectionLevel[key.level], algorithm)
+            _level(key.level, algorithm)
             job = self._store.job(request.import_job, "import_job")
             if job.state != "ACTIVE":
                 raise failed_precondition(
@@ -325,7 +327,7 @@ class ControlPlane:
                         "crypto_key.version_template.protection_level",
                         "The protection level of a CryptoKey cannot be changed.",
                     )
-                _level(kms_v1.ProtectionLevel[key.level], algorithm)
+                _level(key.level, algorithm)
             new_period, new_time = _rotation(wanted)
             period = new_period if "rotation_period" in paths else key.rotation_period
             next_time = new_time if "next_rotation_time" in paths else key.next_rotation_time
@@ -432,7 +434,7 @@ class ControlPlane:
         operation = operations_pb2.Operation(
             name=f"{names.location_of(name)}/operations/{uuid.uuid4()}", done=True
         )
-        operation.metadata.Pack(type(metadata).pb(metadata))
+        operation.metadata.Pack(raw(metadata))
         operation.response.Pack(empty_pb2.Empty())
         self._store.operations[operation.name] = operation.SerializeToString()
         return operation
@@ -474,12 +476,12 @@ def _job_proto(job: ImportJob, wanted_format: str) -> kms_v1.ImportJob:
     message = job.proto()
     if job.state == "ACTIVE":
         der = job.wrapping_key.public_der()
-        if wanted_format == "DER":
-            message.public_key = kms_v1.ImportJob.WrappingPublicKey(data=der)
-        else:
-            message.public_key = kms_v1.ImportJob.WrappingPublicKey(pem=pem_of(der))
-    if wanted_format != "PUBLIC_KEY_FORMAT_UNSPECIFIED":
-        message.public_key_format = kms_v1.PublicKey.PublicKeyFormat[wanted_format]
+        message.public_key = (
+            kms_v1.ImportJob.WrappingPublicKey(data=der)
+            if wanted_format == "DER"
+            else kms_v1.ImportJob.WrappingPublicKey(pem=pem_of(der))
+        )
+    message.public_key_format = cast("Any", wanted_format)  # proto-plus takes the name of an enum value
     return message
 
 
@@ -537,8 +539,7 @@ def _algorithm(value: Any, purpose: Purpose, field: str) -> Algorithm:
     return algorithm
 
 
-def _level(value: Any, algorithm: Algorithm) -> Level:
-    name = enum_name(value)
+def _level(name: str, algorithm: Algorithm) -> Level:
     if name == "PROTECTION_LEVEL_UNSPECIFIED":
         name = "SOFTWARE"
     if name not in ("SOFTWARE", "HSM"):
@@ -613,7 +614,7 @@ def _destroy_after(wanted: kms_v1.CryptoKey) -> timedelta:
     if not shortest <= duration <= LONGEST_DESTROY_AFTER:
         raise invalid(
             "crypto_key.destroy_scheduled_duration",
-            "destroy_scheduled_duration must be 24 hours at least (0 for import_only keys) and 120 days at most.",
+            "destroy_scheduled_duration must be 24 hours (0 for import_only keys) to 120 days.",
         )
     return duration
 

@@ -6,6 +6,8 @@ import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from anykms_emulators.gcp.messages import raw
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -27,7 +29,7 @@ class Corruptions:
         with self._lock:
             for armed in [*self._armed]:
                 if (armed.operation, armed.direction) == (operation, direction):
-                    _flip(type(message).pb(message), armed.path)
+                    _flip(raw(message), armed.path)
                     armed.times -= 1
                     if armed.times == 0:
                         self._armed.remove(armed)
@@ -49,18 +51,6 @@ class _Armed:
     direction: str
     path: tuple[str, ...]
     times: int
-
-
-def has_field(kind: Any, path: Sequence[str]) -> bool:
-    """Whether messages of `kind` have a single-valued field at `path`."""
-    descriptor = kind.pb(kind()).DESCRIPTOR
-    field = None
-    for name in path:
-        field = None if descriptor is None else descriptor.fields_by_name.get(name)
-        if field is None or field.is_repeated:
-            return False
-        descriptor = field.message_type
-    return field is not None and (descriptor is None or descriptor.full_name == "google.protobuf.Int64Value")
 
 
 def _flip(message: Any, path: Sequence[str]) -> None:

@@ -32,6 +32,7 @@ from anykms_emulators.material import (
     MlDsaKey,
     MlKemKey,
     RsaKey,
+    RsaPadding,
     SecretKey,
     digest,
     digest_size,
@@ -58,11 +59,12 @@ _DIGEST_FIELDS: Final[dict[HashName, str]] = {
 
 def crc32c(data: bytes) -> int:
     """CRC-32C (RFC 3720) of the data as the API carries it: 0 to 2^32 - 1."""
-    return int(google_crc32c.value(data))
+    checksum: Any = google_crc32c
+    return int(checksum.value(data))
 
 
 class CryptoPlane:
-    """One method for each RPC; each takes the request and returns the reply, or raises `Refusal`."""
+    """One method for each RPC; each takes the request and returns the reply, or raises `RefusedError`."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -306,7 +308,7 @@ class CryptoPlane:
         else:
             raise invalid("public_key_format", f"{wanted} is not a format of {version.algorithm.name} keys.")
         if wanted != "PUBLIC_KEY_FORMAT_UNSPECIFIED":
-            reply.public_key_format = kms_v1.PublicKey.PublicKeyFormat[wanted]
+            reply.public_key_format = cast("Any", wanted)  # proto-plus takes the name of an enum value
             reply.public_key = kms_v1.ChecksummedData(data=data, crc32c_checksum=crc32c(data))
         return reply
 
@@ -411,7 +413,7 @@ def _sign(version: Version, kind: str, given: bytes, data: bytes) -> bytes:
         if len(hashed) != digest_size(algorithm.hash_name):
             raise invalid("digest", f"digest.{wanted} must have {digest_size(algorithm.hash_name)} bytes.")
         if isinstance(material, RsaKey):
-            scheme = "PSS" if algorithm.scheme == "PSS" else "PKCS1"
+            scheme: RsaPadding = "PSS" if algorithm.scheme == "PSS" else "PKCS1"
             return material.sign(hashed, algorithm.hash_name, scheme, prehashed=True)
         if isinstance(material, EcKey):
             return material.sign(hashed, algorithm.hash_name, prehashed=True)

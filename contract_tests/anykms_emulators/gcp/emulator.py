@@ -8,22 +8,23 @@ import urllib.parse
 from collections.abc import Callable, Iterable, Mapping
 from concurrent import futures
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Final, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Self, TypeAlias, cast
 
 import grpc
 from google.cloud import kms_v1
 from google.cloud.kms_v1.services.key_management_service import transports
-from google.protobuf.message import DecodeError, Message
+from google.protobuf.message import DecodeError
 from grpc_status import rpc_status
 
 from anykms_emulators.emulator import Emulator
 from anykms_emulators.gcp.control import ControlPlane
-from anykms_emulators.gcp.corruption import Corruptions, has_field
+from anykms_emulators.gcp.corruption import Corruptions
 from anykms_emulators.gcp.cryptoplane import CryptoPlane
+from anykms_emulators.gcp.messages import has_field, parse, plain, raw
 from anykms_emulators.gcp.methods import NOT_EMULATED, Rpc, emulated
 from anykms_emulators.gcp.relay import Relay
 from anykms_emulators.gcp.resources import Generation, KeyRing, Store
-from anykms_emulators.gcp.status import Refusal, invalid, throttled, unimplemented
+from anykms_emulators.gcp.status import RefusedError, invalid, throttled, unimplemented
 from anykms_emulators.recorder import Request
 
 if TYPE_CHECKING:
@@ -137,7 +138,7 @@ class GCPEmulator(Emulator):
 
     @property
     def generation(self) -> Generation:
-        """How new asymmetric versions, imported versions and import jobs become ready; ready at once by default."""
+        """How new asymmetric versions, imported versions and import jobs become ready; at once by default."""
         return self._store.generation
 
     @generation.setter
@@ -192,7 +193,7 @@ class GCPEmulator(Emulator):
         fault = self.faults.take(operation)
         try:
             try:
-                request = rpc.parse(data)
+                request = parse(rpc.request, data)
             except DecodeError:
                 raise invalid("", "The request is not a message of this method.") from None
             headers = _headers(context)
@@ -201,28 +202,23 @@ class GCPEmulator(Emulator):
                 self._before(fault, context)
             _check_routing(headers, rpc.routing, request)
             reply = self._answer(operation, rpc, request)
-        except Refusal as refusal:
+        except RefusedError as refusal:
             return _abort(context, refusal)
         except Exception:
             logger.exception("the emulator failed to answer %s", operation)
-            return _abort(context, Refusal(grpc.StatusCode.INTERNAL, "Internal error encountered."))
+            return _abort(context, RefusedError(grpc.StatusCode.INTERNAL, "Internal error encountered."))
         if fault is not None and fault.kind == "lost reply":
             self._cut(context)
-        return bytes(
-            reply.SerializeToString() if isinstance(reply, Message) else type(reply).serialize(reply)
-        )
+        return raw(reply).SerializeToString()
 
     def _answer(self, operation: str, rpc: Rpc[Any, Any], request: Any) -> Any:
-        if not isinstance(request, Message):
-            self._corruptions.apply(operation, "request", request)
+        self._corruptions.apply(operation, "request", request)
         reply = rpc.answer(request)
-        if not isinstance(reply, Message):
-            self._corruptions.apply(operation, "response", reply)
+        self._corruptions.apply(operation, "response", reply)
         return reply
 
     def _record(self, operation: str, request: Any, headers: Mapping[str, str]) -> None:
-        message = request if isinstance(request, Message) else type(request).pb(request)
-        self.requests.record(Request(operation, _plain(message), headers, "", ""))
+        self.requests.record(Request(operation, plain(raw(request)), headers, "", ""))
 
     def _before(self, fault: Fault, context: grpc.ServicerContext) -> None:
         if fault.delay:
@@ -232,11 +228,11 @@ class GCPEmulator(Emulator):
         if fault.kind == "error":
             code = grpc.StatusCode.__members__.get(fault.code or "INTERNAL")
             if code is None:
-                raise Refusal(grpc.StatusCode.INTERNAL, f"{fault.code} is not a gRPC status code.")
-            raise Refusal(code, fault.message or "Injected by the emulator.")
+                raise RefusedError(grpc.StatusCode.INTERNAL, f"{fault.code} is not a gRPC status code.")
+            raise RefusedError(code, fault.message or "Injected by the emulator.")
         if fault.kind == "reset":
             self._cut(context)
-            raise Refusal(grpc.StatusCode.UNAVAILABLE, "The connection was reset.")
+            raise RefusedError(grpc.StatusCode.UNAVAILABLE, "The connection was reset.")
 
     def _cut(self, context: grpc.ServicerContext) -> None:
         if self._relay is not None:
@@ -250,11 +246,14 @@ class _Handlers(grpc.GenericRpcHandler):
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
         behaviour = self._behaviour(handler_call_details.method)
         # without serializers the behaviour gets and gives bytes: bad ones are its own to refuse
-        return None if behaviour is None else grpc.unary_unary_rpc_method_handler(behaviour)
+        if behaviour is None:
+            return None
+        return cast("Any", grpc.unary_unary_rpc_method_handler(behaviour))
 
 
-def _abort(context: grpc.ServicerContext, refusal: Refusal) -> bytes:
-    context.abort_with_status(rpc_status.to_status(refusal.status()))
+def _abort(context: grpc.ServicerContext, refusal: RefusedError) -> bytes:
+    converter: Any = rpc_status  # its stub leaves the argument untyped
+    context.abort_with_status(converter.to_status(refusal.status()))
     raise AssertionError("abort_with_status raises")
 
 
@@ -273,20 +272,3 @@ def _check_routing(headers: Mapping[str, str], field: str, request: Any) -> None
     ).get(field)
     if given != [value]:
         raise invalid(field, f"The header {ROUTING_HEADER} must name the {field} of the request.")
-
-
-def _plain(message: Any) -> dict[str, Any]:
-    """A message as a dict of the fields that are set; enums by number, wrapped values bare."""
-    result: dict[str, Any] = {}
-    for field, value in message.ListFields():
-        if field.message_type is None:
-            result[field.name] = list(value) if field.is_repeated else value
-        elif field.message_type.GetOptions().map_entry:
-            result[field.name] = dict(value)
-        elif field.is_repeated:
-            result[field.name] = [_plain(each) for each in value]
-        elif field.message_type.full_name == "google.protobuf.Int64Value":
-            result[field.name] = value.value
-        else:
-            result[field.name] = _plain(value)
-    return result

@@ -14,10 +14,11 @@ import operator
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
 
 from google.protobuf.descriptor import FieldDescriptor
 
+from anykms_emulators.gcp.messages import descriptor_of, raw
 from anykms_emulators.gcp.status import invalid
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
     from google.protobuf.descriptor import Descriptor
 
-    from anykms_emulators.gcp.status import Refusal
+    from anykms_emulators.gcp.status import RefusedError
 
 DEFAULT_PAGE: Final = 100
 LARGEST_PAGE: Final = 1000
@@ -42,7 +43,11 @@ _COMPARISONS: Final[dict[str, Callable[[Any, Any], bool]]] = {
     "=>": operator.ge,
 }
 
-_Test: TypeAlias = Callable[[Any], bool]
+
+class _Test(Protocol):
+    def __call__(self, message: Any, /) -> bool: ...
+
+
 _Word: TypeAlias = tuple[str, str]  # ("mark" | "quoted" | "bare", text)
 
 
@@ -59,13 +64,13 @@ def page(items: Sequence[Any], *, size: int, token: str, query: tuple[str, ...])
 
 def select(messages: Sequence[Any], kind: Any, *, filter_text: str, order_by: str) -> list[Any]:
     """The messages of type `kind` that match, in the wanted order (the given one by default)."""
-    descriptor: Descriptor = kind.pb(kind()).DESCRIPTOR
+    descriptor = descriptor_of(kind)
     chosen = list(messages)
     if filter_text:
         test = _Parser(filter_text, descriptor).parse()
-        chosen = [message for message in chosen if test(kind.pb(message))]
+        chosen = [message for message in chosen if test(raw(message))]
     for read, descending in reversed(_order(order_by, descriptor)):
-        chosen.sort(key=lambda message: _sortable(read(kind.pb(message))), reverse=descending)
+        chosen.sort(key=lambda message: _sortable(read(raw(message))), reverse=descending)
     return chosen
 
 
@@ -176,7 +181,7 @@ class _Field:
             FieldDescriptor.CPPTYPE_ENUM,
         )
 
-    def _unknown(self) -> Refusal:
+    def _unknown(self) -> RefusedError:
         return invalid(self._argument, f"{self._argument} names a field that cannot be read: {self._path}.")
 
 
@@ -226,8 +231,8 @@ class _Parser:
 
     def _term(self, depth: int) -> _Test:
         if self._accept(("bare", "NOT")) or self._accept(("mark", "-")):
-            test = self._atom(depth)
-            return lambda message: not test(message)
+            negated = self._atom(depth)
+            return lambda message: not negated(message)
         return self._atom(depth)
 
     def _atom(self, depth: int) -> _Test:
@@ -246,7 +251,7 @@ class _Parser:
             raise self._bad()
         wanted = field.literal(text)
 
-        def test(message: Any) -> bool:
+        def test(message: Any, /) -> bool:
             value = field.read(message)
             return comparison == "!=" if value is None else compare(value, wanted)
 
@@ -268,5 +273,5 @@ class _Parser:
         self._next += 1
         return word[1]
 
-    def _bad(self) -> Refusal:
+    def _bad(self) -> RefusedError:
         return invalid("filter", "filter cannot be parsed.")

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from google.cloud import kms_v1
-from google.longrunning import operations_pb2
-from google.protobuf.message import Message
+from google.longrunning import operations_pb2  # pyright: ignore[reportMissingTypeStubs] - it ships none
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,17 +31,12 @@ _Reply = TypeVar("_Reply")
 
 @dataclass(frozen=True, slots=True)
 class Rpc(Generic[_Request, _Reply]):
-    """One emulated RPC: its message types, the request field that routes it, and the function that answers."""
+    """One emulated RPC: its message types, the request field that routes it, and what answers."""
 
     routing: str
     request: type[_Request]
     reply: type[_Reply]
     answer: Callable[[_Request], _Reply]
-
-    def parse(self, data: bytes) -> Any:
-        """The request message; google.protobuf.message.DecodeError for bytes that are none."""
-        kind: Any = self.request
-        return kind.FromString(data) if issubclass(kind, Message) else kind.deserialize(data)
 
 
 def emulated(control: ControlPlane, crypto: CryptoPlane) -> dict[str, Rpc[Any, Any]]:

@@ -102,7 +102,7 @@ class _Downstream(asyncio.Protocol):
         self._connecting: asyncio.Task[None] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)  # noqa: S101 - create_server makes no other
+        assert isinstance(transport, asyncio.Transport)  # create_server makes no other
         self._client = transport
         self._connecting = asyncio.get_running_loop().create_task(self._connect())
 

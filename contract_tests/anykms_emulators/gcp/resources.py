@@ -359,7 +359,6 @@ class Store:
             else:
                 key.next_rotation_time += key.rotation_period
         for version in key.versions.values():
-            if version.state == "DESTROY_SCHEDULED" and version.destroy_time is not None:
-                if version.destroy_time <= now:
-                    version.state, version.material = "DESTROYED", None
-                    version.destroy_event_time = version.destroy_time
+            due = version.destroy_time
+            if version.state == "DESTROY_SCHEDULED" and due is not None and due <= now:
+                version.state, version.material, version.destroy_event_time = "DESTROYED", None, due

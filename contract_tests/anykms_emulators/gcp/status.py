@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 import grpc
 from google.protobuf import any_pb2
-from google.rpc import error_details_pb2, status_pb2
+from google.rpc import error_details_pb2, status_pb2  # pyright: ignore[reportMissingTypeStubs] - it ships none
 
 if TYPE_CHECKING:
     from datetime import timedelta
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 DOMAIN: Final = "cloudkms.googleapis.com"
 
 
-class Refusal(Exception):
+class RefusedError(Exception):
     """A request that Cloud KMS answers with an error status."""
 
     def __init__(self, code: grpc.StatusCode, message: str, *details: Message) -> None:
@@ -45,10 +45,10 @@ def reason(name: str, **metadata: str) -> error_details_pb2.ErrorInfo:
     return error_details_pb2.ErrorInfo(reason=name, domain=DOMAIN, metadata=metadata)
 
 
-def invalid(field: str, message: str) -> Refusal:
+def invalid(field: str, message: str) -> RefusedError:
     """INVALID_ARGUMENT about one field of the request."""
     violation = error_details_pb2.BadRequest.FieldViolation(field=field, description=message)
-    return Refusal(
+    return RefusedError(
         grpc.StatusCode.INVALID_ARGUMENT,
         message,
         reason("INVALID_FIELD", field=field),
@@ -56,52 +56,54 @@ def invalid(field: str, message: str) -> Refusal:
     )
 
 
-def checksum_mismatch(checksum_field: str, data_field: str) -> Refusal:
+def checksum_mismatch(checksum_field: str, data_field: str) -> RefusedError:
     """INVALID_ARGUMENT: the data did not arrive as it was sent."""
     message = f"The checksum in field {checksum_field} did not match the data in field {data_field}."
     return invalid(checksum_field, message)
 
 
-def decryption_failed(message: str, detail: str) -> Refusal:
+def decryption_failed(message: str, detail: str) -> RefusedError:
     """INVALID_ARGUMENT of Decrypt and its kin."""
-    return Refusal(grpc.StatusCode.INVALID_ARGUMENT, message, error_details_pb2.DebugInfo(detail=detail))
+    return RefusedError(grpc.StatusCode.INVALID_ARGUMENT, message, error_details_pb2.DebugInfo(detail=detail))
 
 
-def not_found(kind: str, name: str) -> Refusal:
+def not_found(kind: str, name: str) -> RefusedError:
     """NOT_FOUND of a resource."""
     info = error_details_pb2.ResourceInfo(resource_type=f"{DOMAIN}/{kind}", resource_name=name)
-    return Refusal(grpc.StatusCode.NOT_FOUND, f"{kind} {name} not found.", reason("RESOURCE_NOT_FOUND"), info)
+    return RefusedError(
+        grpc.StatusCode.NOT_FOUND, f"{kind} {name} not found.", reason("RESOURCE_NOT_FOUND"), info
+    )
 
 
-def already_exists(kind: str, name: str) -> Refusal:
+def already_exists(kind: str, name: str) -> RefusedError:
     """ALREADY_EXISTS of a resource, or of a name that one had."""
     info = error_details_pb2.ResourceInfo(resource_type=f"{DOMAIN}/{kind}", resource_name=name)
-    return Refusal(
+    return RefusedError(
         grpc.StatusCode.ALREADY_EXISTS, f"{kind} {name} already exists.", reason("ALREADY_EXISTS"), info
     )
 
 
-def failed_precondition(message: str, subject: str, kind: str) -> Refusal:
+def failed_precondition(message: str, subject: str, kind: str) -> RefusedError:
     """FAILED_PRECONDITION: the request is well formed and the resource does not allow it."""
     violation = error_details_pb2.PreconditionFailure.Violation(type=kind, subject=subject)
-    return Refusal(
+    return RefusedError(
         grpc.StatusCode.FAILED_PRECONDITION,
         message,
         error_details_pb2.PreconditionFailure(violations=[violation]),
     )
 
 
-def not_enabled(name: str, state: str) -> Refusal:
+def not_enabled(name: str, state: str) -> RefusedError:
     """FAILED_PRECONDITION of a version in another state than ENABLED."""
     return failed_precondition(f"{name} is not enabled, current state is: {state}.", name, f"KEY_{state}")
 
 
-def unimplemented(message: str, **metadata: str) -> Refusal:
+def unimplemented(message: str, **metadata: str) -> RefusedError:
     """UNIMPLEMENTED: real Cloud KMS may do this, the emulator does not."""
-    return Refusal(grpc.StatusCode.UNIMPLEMENTED, message, reason("NOT_EMULATED", **metadata))
+    return RefusedError(grpc.StatusCode.UNIMPLEMENTED, message, reason("NOT_EMULATED", **metadata))
 
 
-def throttled(retry_after: timedelta | None) -> Refusal:
+def throttled(retry_after: timedelta | None) -> RefusedError:
     """RESOURCE_EXHAUSTED as Google's quota service says it."""
     details: list[Message] = [
         error_details_pb2.ErrorInfo(
@@ -115,4 +117,4 @@ def throttled(retry_after: timedelta | None) -> Refusal:
         retry.retry_delay.FromTimedelta(retry_after)
         details.append(retry)
     message = f"Quota exceeded for quota metric 'Cryptographic requests' of service '{DOMAIN}'."
-    return Refusal(grpc.StatusCode.RESOURCE_EXHAUSTED, message, *details)
+    return RefusedError(grpc.StatusCode.RESOURCE_EXHAUSTED, message, *details)
