@@ -17,7 +17,7 @@ from anykms_emulators.gcp import names
 from anykms_emulators.gcp.algorithms import ALGORITHMS, NOT_EMULATED, PURPOSES, Algorithm, Purpose
 from anykms_emulators.gcp.listing import page, select
 from anykms_emulators.gcp.messages import raw
-from anykms_emulators.gcp.resources import ImportJob, Key, KeyRing, Level, RetiredResource, Version
+from anykms_emulators.gcp.resources import LEVELS, ImportJob, Key, KeyRing, Level, RetiredResource, Version
 from anykms_emulators.gcp.status import (
     already_exists,
     failed_precondition,
@@ -242,8 +242,7 @@ class ControlPlane:
         level_name = enum_name(request.import_job.protection_level)
         if level_name == "PROTECTION_LEVEL_UNSPECIFIED":
             raise invalid("import_job.protection_level", "protection_level is required.")
-        if level_name not in ("SOFTWARE", "HSM"):
-            raise unimplemented(f"ProtectionLevel {level_name} is not emulated.", protection_level=level_name)
+        level = _emulated_level(level_name)
         with self._store.lock:
             ring = self._store.ring(request.parent, "parent")
             name = f"{ring.name}/importJobs/{job_id}"
@@ -252,7 +251,7 @@ class ControlPlane:
             job = ImportJob(
                 name,
                 method,
-                level_name,
+                level,
                 self._store.clock.now(),
                 RsaKey.generate(_IMPORT_METHODS[method][0]),
             )
@@ -540,16 +539,20 @@ def _algorithm(value: Any, purpose: Purpose, field: str) -> Algorithm:
 
 
 def _level(name: str, algorithm: Algorithm) -> Level:
-    if name == "PROTECTION_LEVEL_UNSPECIFIED":
-        name = "SOFTWARE"
-    if name not in ("SOFTWARE", "HSM"):
-        raise unimplemented(f"ProtectionLevel {name} is not emulated.", protection_level=name)
-    if algorithm.hsm_only and name != "HSM":
+    level = _emulated_level("SOFTWARE" if name == "PROTECTION_LEVEL_UNSPECIFIED" else name)
+    if algorithm.hsm_only and level != "HSM":
         raise invalid(
             "crypto_key.version_template.protection_level",
             f"The algorithm {algorithm.name} is only supported by the protection level HSM.",
         )
-    return "HSM" if name == "HSM" else "SOFTWARE"
+    return level
+
+
+def _emulated_level(name: str) -> Level:
+    for level in LEVELS:
+        if level == name:
+            return level
+    raise unimplemented(f"ProtectionLevel {name} is not emulated.", protection_level=name)
 
 
 def _labels(labels: dict[str, str]) -> dict[str, str]:

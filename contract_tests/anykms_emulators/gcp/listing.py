@@ -251,11 +251,11 @@ class _Parser:
             raise self._bad()
         wanted = field.literal(text)
 
-        def test(message: Any, /) -> bool:
+        def compared(message: Any, /) -> bool:
             value = field.read(message)
             return comparison == "!=" if value is None else compare(value, wanted)
 
-        return test
+        return compared
 
     def _peek(self) -> _Word | None:
         return self._words[self._next] if self._next < len(self._words) else None

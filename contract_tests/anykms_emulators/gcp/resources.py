@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from anykms_emulators.gcp.algorithms import Algorithm, Purpose
 
 Level: TypeAlias = Literal["SOFTWARE", "HSM"]
+LEVELS: Final[tuple[Level, ...]] = ("SOFTWARE", "HSM")
 State: TypeAlias = Literal[
     "PENDING_GENERATION",
     "ENABLED",
