@@ -206,6 +206,7 @@ class ControlPlane:
             self._store.keys[name] = key
             if not request.skip_initial_version_creation:
                 version = self._store.add_version(key, now)
+                self._store.launch(version)
                 if purpose == "ENCRYPT_DECRYPT":
                     key.primary = version.number
             return key.proto()
@@ -229,7 +230,7 @@ class ControlPlane:
                 raise failed_precondition(
                     f"CryptoKey {key.name} accepts imported versions only.", key.name, "IMPORT_ONLY"
                 )
-            return self._store.add_version(key, self._store.clock.now()).proto()
+            return self._launched(self._store.add_version(key, self._store.clock.now()))
 
     def create_import_job(self, request: kms_v1.CreateImportJobRequest) -> kms_v1.ImportJob:
         names.check("KeyRing", request.parent, "parent")
@@ -256,7 +257,9 @@ class ControlPlane:
                 RsaKey.generate(_IMPORT_METHODS[method][0]),
             )
             self._store.add_job(job)
-            return _job_proto(job, "PUBLIC_KEY_FORMAT_UNSPECIFIED")
+            reply = _job_proto(job, "PUBLIC_KEY_FORMAT_UNSPECIFIED")
+            self._store.launch(job)
+            return reply
 
     def import_crypto_key_version(
         self, request: kms_v1.ImportCryptoKeyVersionRequest
@@ -297,7 +300,7 @@ class ControlPlane:
         # the search for the primes of the wrapping key may be long: outside the lock
         outcome = _unwrap(job, request.wrapped_key or request.rsa_aes_wrapped_key)
         with self._store.lock:
-            return self._store.import_version(key, target, algorithm, job, outcome).proto()
+            return self._launched(self._store.import_version(key, target, algorithm, job, outcome))
 
     # changing
 
@@ -428,6 +431,11 @@ class ControlPlane:
                 retired_name, key.name, self._store.clock.now()
             )
             return self._done(key.name, kms_v1.DeleteCryptoKeyMetadata(retired_resource=retired_name))
+
+    def _launched(self, version: Version) -> kms_v1.CryptoKeyVersion:
+        reply = version.proto()
+        self._store.launch(version)
+        return reply
 
     def _done(self, name: str, metadata: Any) -> operations_pb2.Operation:
         operation = operations_pb2.Operation(

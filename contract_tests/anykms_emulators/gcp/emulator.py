@@ -51,7 +51,7 @@ class GCPEmulator(Emulator):
     b'secret'
 
     The key ring `key_ring` exists from the start, because a connection string names one.
-    `generation` makes new asymmetric versions and import jobs wait in PENDING_GENERATION.
+    `generation` makes new asymmetric versions and import jobs stay in PENDING_GENERATION for longer.
     """
 
     def __init__(

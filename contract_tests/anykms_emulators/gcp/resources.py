@@ -45,8 +45,9 @@ CRYPTO_KEY_TYPE: Final = "cloudkms.googleapis.com/CryptoKey"
 class Generation:
     """How new asymmetric versions, import jobs and imported versions become ready.
 
-    reads: how many times Get or List still answers PENDING_GENERATION (PENDING_IMPORT); None for every time,
-    until `GCPEmulator.finish_generation`. failure: when not empty, the version then ends as
+    The reply that creates one always says PENDING_GENERATION (PENDING_IMPORT), as Cloud KMS does.
+    reads: how many times Get or List says so afterwards; None for every time, until
+    `GCPEmulator.finish_generation`. failure: when not empty, the version then ends as
     GENERATION_FAILED with this reason.
     """
 
@@ -252,7 +253,7 @@ class Store:
         return job
 
     def add_version(self, key: Key, at: datetime) -> Version:
-        """A new version of the key's template, generated now or pending as `generation` says."""
+        """A new version of the key's template; an asymmetric one is pending until `launch`."""
         version = self._numbered(key, key.algorithm, "PENDING_GENERATION", at)
 
         def finish() -> None:
@@ -264,7 +265,7 @@ class Store:
                 version.state, version.generate_time = "ENABLED", max(at, version.create_time)
 
         if version.algorithm.asymmetric:
-            self._make_ready(version, finish)
+            version.pending = Pending(self.generation.reads, finish)
         else:
             finish()
         return version
@@ -272,7 +273,7 @@ class Store:
     def import_version(
         self, key: Key, target: Version | None, algorithm: Algorithm, job: ImportJob, outcome: bytes | str
     ) -> Version:
-        """A version with imported material, or with the reason (a str) why the import failed."""
+        """A version with imported material, or with the reason (a str) why that fails; pending until `launch`."""
         now = self.clock.now()
         version = target or self._numbered(key, algorithm, "PENDING_IMPORT", now)
         version.state, version.import_job = "PENDING_IMPORT", job.name
@@ -297,17 +298,22 @@ class Store:
                 version.material, version.imported_digest = material, fingerprint
                 version.state, version.import_time = "ENABLED", now
 
-        self._make_ready(version, finish)
+        version.pending = Pending(self.generation.reads, finish)
         return version
 
     def add_job(self, job: ImportJob) -> None:
-        """A new import job, ACTIVE now or pending as `generation` says."""
+        """A new import job, pending until `launch`."""
 
         def finish() -> None:
             job.pending, job.state, job.generate_time = None, "ACTIVE", job.create_time
 
         self.jobs[job.name] = job
-        self._make_ready(job, finish)
+        job.pending = Pending(self.generation.reads, finish)
+
+    def launch(self, resource: Version | ImportJob) -> None:
+        """Called once the creating reply is made: what need not wait for reads becomes ready."""
+        if resource.pending is not None and resource.pending.reads == 0:
+            resource.pending.finish()
 
     def observe(self, resource: Version | ImportJob) -> None:
         """Count one read of something pending."""
@@ -342,14 +348,6 @@ class Store:
         )
         key.versions[number] = version
         return version
-
-    def _make_ready(self, resource: Version | ImportJob, finish: Callable[[], None]) -> None:
-        reads = self.generation.reads
-        if reads == 0:
-            finish()
-        else:
-            # the reply that creates the resource shows it pending without counting as a read
-            resource.pending = Pending(reads, finish)
 
     def _settle(self, key: Key) -> None:
         now = self.clock.now()
