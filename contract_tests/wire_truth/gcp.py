@@ -79,6 +79,7 @@ WRONG_KEY: Final = (
     "Decryption failed: verify that 'name' refers to the correct CryptoKey.",
 )
 THIRTY_DAYS: Final = timedelta(days=30)
+GCLOUD_OUTPUT: Final = "seen gcloud kms output of encrypt and decrypt, as runbooks quote it"
 FOUR_KIB: Final = b"m" * 4096
 
 
@@ -405,12 +406,24 @@ CASES: Final[tuple[Case, ...]] = (
     ),
     Case(
         "encrypt with a disabled primary",
-        "seen gcloud kms encrypt output with PreconditionFailure KEY_DISABLED",
+        GCLOUD_OUTPUT,
         "encrypt",
         {"name": KEY, "plaintext": SECRET},
         given=(key(), DISABLED),
         error=not_enabled("DISABLED"),
         detail=("PreconditionFailure", {"violations": [{"type": "KEY_DISABLED", "subject": VERSION}]}),
+    ),
+    Case(
+        "decrypt with a version that is scheduled for destruction",
+        GCLOUD_OUTPUT,
+        "decrypt",
+        {"name": KEY, "ciphertext": Of("sealed", "ciphertext")},
+        given=(key(), SEALED, destroy()),
+        error=not_enabled("DESTROY_SCHEDULED"),
+        detail=(
+            "PreconditionFailure",
+            {"violations": [{"type": "KEY_DESTROY_SCHEDULED", "subject": VERSION}]},
+        ),
     ),
     Case(
         "decrypt with a destroyed version",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import itertools
 import sys
+from datetime import UTC
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -56,32 +57,33 @@ def _filled(value: Any, saved: dict[str, Any]) -> Any:
         return value.how(saved)
     if isinstance(value, dict):
         return {k: _filled(v, saved) for k, v in cast("dict[str, Any]", value).items()}
-    if isinstance(value, list):
-        return [_filled(item, saved) for item in cast("list[Any]", value)]
+    if hasattr(value, "append"):
+        return [_filled(item, saved) for item in value]
     return value
 
 
 def _members(message: Any) -> dict[str, Any]:
-    """The members of a reply that are set: enums by name, wrapped numbers bare."""
-    raw = type(message).pb(message) if hasattr(type(message), "pb") else message
-    result: dict[str, Any] = {}
-    for field, value in raw.ListFields():
-        kind = field.message_type
-        if field.enum_type is not None:
-            result[field.name] = field.enum_type.values_by_number[value].name
-        elif kind is None:
-            result[field.name] = value
-        elif kind.GetOptions().map_entry:
-            result[field.name] = dict(value)
-        elif field.is_repeated:
-            result[field.name] = [_members(each) for each in value]
-        elif kind.full_name == "google.protobuf.Int64Value":
-            result[field.name] = value.value
-        elif kind.full_name in ("google.protobuf.Timestamp", "google.protobuf.Duration"):
-            result[field.name] = getattr(message, field.name)
-        else:
-            result[field.name] = _members(getattr(message, field.name, value))
-    return result
+    """The members of a reply that are set: enums by name, wrapped numbers bare, times of Python."""
+    kind = cast("Any", type(message))
+    raw: Any = kind.pb(message) if hasattr(kind, "pb") else message
+    return {field.name: _member(field, value) for field, value in raw.ListFields()}
+
+
+def _member(field: Any, value: Any) -> Any:
+    if field.enum_type is not None:
+        return field.enum_type.values_by_number[value].name
+    if field.message_type is None:
+        return value
+    if field.message_type.GetOptions().map_entry:
+        return dict(value)
+    if field.is_repeated:
+        return [_members(each) for each in value]
+    name: str = field.message_type.full_name
+    if name == "google.protobuf.Int64Value":
+        return value.value
+    if name == "google.protobuf.Timestamp":
+        return value.ToDatetime(UTC)
+    return value.ToTimedelta() if name == "google.protobuf.Duration" else _members(value)
 
 
 def _same(wanted: Any, got: Any, saved: dict[str, Any]) -> bool:
@@ -135,8 +137,8 @@ def test_gcp(case: Any, gcp: GCPEmulator, kms: Any) -> None:
         wanted = case.reply
         if case.within is not None:
             found = reply[case.within]
-            chosen = found[-1] if isinstance(found, list) else found
-            reply = {member: cast("dict[str, Any]", chosen)[member] for member in wanted}
+            chosen = found[-1] if hasattr(found, "append") else found
+            reply = {member: chosen[member] for member in wanted}
         assert _same(wanted, reply, saved), reply
         return
     code, message = case.error
