@@ -148,7 +148,7 @@ def test_other_methods_are_refused_by_name(gcp: GCPEmulator) -> None:
     with grpc.insecure_channel(gcp.address) as channel:
         for path in NOT_EMULATED:
             with pytest.raises(grpc.RpcError) as caught:
-                channel.unary_unary(path)(b"")
+                cast("Any", channel).unary_unary(path)(b"")
             error: Any = caught.value
             assert error.code() is grpc.StatusCode.UNIMPLEMENTED
             assert path in error.details()
@@ -1087,6 +1087,7 @@ def message(kind: Any, depth: int = 0) -> st.SearchStrategy[Any]:
     descriptor = kind.DESCRIPTOR
     fields: dict[str, st.SearchStrategy[Any]] = {}
     for field in descriptor.fields:
+        one: st.SearchStrategy[Any]
         if field.message_type is not None and field.message_type.GetOptions().map_entry:
             one = st.dictionaries(st.text(max_size=3), st.text(max_size=3), max_size=2)
         elif field.message_type is not None:
