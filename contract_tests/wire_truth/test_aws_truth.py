@@ -13,7 +13,7 @@ import pytest
 from anykms_emulators.aws import AWSEmulator
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from types import ModuleType
 
 
@@ -65,7 +65,7 @@ def _filled(value: Any, saved: dict[str, Any]) -> Any:
     if isinstance(value, dict):
         return {k: _filled(v, saved) for k, v in cast("dict[str, Any]", value).items()}
     if isinstance(value, list):
-        return [_filled(item, saved) for item in cast("list[Any]", value)]
+        return [_filled(item, saved) for item in cast("Sequence[Any]", value)]
     return value
 
 
