@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
 
-from anykms_emulators.gcp.resources import Store
+    from anykms_emulators.gcp.resources import Store
 
 DEFAULT_DESTROY_AFTER: Final = timedelta(days=30)
 SHORTEST_DESTROY_AFTER: Final = timedelta(hours=24)
