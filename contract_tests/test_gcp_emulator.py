@@ -158,9 +158,11 @@ def test_other_methods_are_refused_by_name(gcp: GCPEmulator) -> None:
 
 
 def test_an_injected_error_happens_once_and_does_nothing(gcp: GCPEmulator, kms: Any) -> None:
-    gcp.faults.add("CreateCryptoKey", "ABORTED", message="try again")
-    with pytest.raises(exceptions.Aborted, match="try again"):
+    gcp.faults.add("CreateCryptoKey", "ABORTED", message="try again", retry_after=3)
+    with pytest.raises(exceptions.Aborted, match="try again") as caught:
         make_key(kms)
+    error: Any = caught.value
+    assert [detail.retry_delay.seconds for detail in error.details] == [3]
     assert gcp.faults.pending == ()
     make_key(kms)
 
@@ -196,6 +198,16 @@ def test_a_lost_reply_has_done_its_work(gcp: GCPEmulator, kms: Any) -> None:
         make_key(kms)
     with pytest.raises(exceptions.AlreadyExists):
         make_key(kms)
+
+
+@pytest.mark.parametrize("kind", ["reset", "lost reply"])
+def test_a_cut_costs_one_call(gcp: GCPEmulator, kms: Any, kind: Any) -> None:
+    for _ in range(25):
+        gcp.faults.add("GetKeyRing", kind=kind)
+        with pytest.raises(exceptions.ServiceUnavailable):
+            kms.get_key_ring(name=RING, retry=None)
+        assert kms.get_key_ring(name=RING, retry=None).name == RING
+    assert len(gcp.requests) == 50
 
 
 def test_a_delay_beyond_the_deadline_still_does_the_work(gcp: GCPEmulator, kms: Any) -> None:
@@ -659,6 +671,11 @@ def creating(**members: Any) -> dict[str, Any]:
         ("create_crypto_key", creating(import_only=True), exceptions.InvalidArgument),
         ("create_crypto_key", creating(labels={"": "v"}), exceptions.InvalidArgument),
         ("create_crypto_key", creating(labels={"1": "v"}), exceptions.InvalidArgument),
+        (
+            "create_crypto_key",
+            creating(destroy_scheduled_duration=timedelta(days=120, seconds=1)),
+            exceptions.InvalidArgument,
+        ),
         (
             "create_crypto_key",
             creating(next_rotation_time=datetime(2000, 1, 1, tzinfo=UTC)),

@@ -7,7 +7,6 @@ import threading
 import urllib.parse
 from collections.abc import Callable, Iterable, Mapping
 from concurrent import futures
-from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, Self, TypeAlias, cast
 
 import grpc
@@ -26,7 +25,7 @@ from anykms_emulators.gcp.messages import has_field, parse, plain, raw
 from anykms_emulators.gcp.methods import NOT_EMULATED, Rpc, emulated
 from anykms_emulators.gcp.relay import Relay
 from anykms_emulators.gcp.resources import Generation, KeyRing, Store
-from anykms_emulators.gcp.status import RefusedError, invalid, throttled, unimplemented
+from anykms_emulators.gcp.status import RefusedError, invalid, retry_info, throttled, unimplemented
 from anykms_emulators.recorder import Request
 
 if TYPE_CHECKING:
@@ -227,12 +226,14 @@ class GCPEmulator(Emulator):
         if fault.delay:
             self._stopping.wait(fault.delay)
         if fault.kind == "throttle":
-            raise throttled(None if fault.retry_after is None else timedelta(seconds=fault.retry_after))
+            raise throttled(fault.retry_after)
         if fault.kind == "error":
             code = grpc.StatusCode.__members__.get(fault.code or "INTERNAL")
             if code is None:
                 raise RefusedError(grpc.StatusCode.INTERNAL, f"{fault.code} is not a gRPC status code.")
-            raise RefusedError(code, fault.message or "Injected by the emulator.")
+            raise RefusedError(
+                code, fault.message or "Injected by the emulator.", *retry_info(fault.retry_after)
+            )
         if fault.kind == "reset":
             self._cut(context)
             raise RefusedError(grpc.StatusCode.UNAVAILABLE, "The connection was reset.")
