@@ -41,8 +41,8 @@ from anykms_emulators import Clock
 from anykms_emulators.gcp import GCPEmulator, Generation
 from anykms_emulators.gcp.algorithms import ALGORITHMS
 from anykms_emulators.gcp.algorithms import NOT_EMULATED as ALGORITHMS_NOT_EMULATED
-from anykms_emulators.gcp.control import ControlPlane
-from anykms_emulators.gcp.cryptoplane import CryptoPlane
+from anykms_emulators.gcp.control_plane import ControlPlane
+from anykms_emulators.gcp.data_plane import DataPlane
 from anykms_emulators.gcp.methods import NOT_EMULATED, emulated
 from anykms_emulators.gcp.resources import Store
 
@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 
 RING = "projects/p/locations/global/keyRings/r"
 SECRET = b"I'm a secret message!"
-RPCS = emulated(ControlPlane(Store(Clock())), CryptoPlane(Store(Clock())))
+RPCS = emulated(ControlPlane(Store(Clock())), DataPlane(Store(Clock())))
 
 
 @pytest.fixture
@@ -92,9 +92,6 @@ def set_state(kms: Any, version: str, state: str) -> Any:
     return kms.update_crypto_key_version(
         crypto_key_version={"name": version, "state": state}, update_mask={"paths": ["state"]}
     )
-
-
-# the tables against the installed library
 
 
 def _paths_sent_by(client_class: Any, transport_class: Any, address: str) -> None:
@@ -152,9 +149,6 @@ def test_other_methods_are_refused_by_name(gcp: GCPEmulator) -> None:
             error: Any = caught.value
             assert error.code() is grpc.StatusCode.UNIMPLEMENTED
             assert path in error.details()
-
-
-# faults
 
 
 def test_an_injected_error_happens_once_and_does_nothing(gcp: GCPEmulator, kms: Any) -> None:
@@ -256,8 +250,6 @@ def test_a_fault_with_an_unknown_code_says_so(gcp: GCPEmulator, kms: Any) -> Non
     with pytest.raises(exceptions.InternalServerError, match="TEAPOT is not a gRPC status code"):
         kms.get_key_ring(name=RING, retry=None)
 
-
-# a flipped bit on the wire
 
 REQUEST_FLIPS = [
     ("Encrypt", "plaintext"),
@@ -449,9 +441,6 @@ def test_each_damaged_bit_of_a_ciphertext_is_noticed(shared: tuple[GCPEmulator, 
             caller.kms.decrypt(name=caller.key, ciphertext=bytes(damaged))
 
 
-# routing
-
-
 @pytest.mark.parametrize(
     "header",
     [
@@ -476,9 +465,6 @@ def test_a_request_without_its_routing_header_is_refused(
         assert call(request, metadata=(("x-goog-request-params", f"name={RING}"),))
 
 
-# recorder
-
-
 def test_requests_are_recorded_as_they_came(gcp: GCPEmulator, kms: Any) -> None:
     key = make_key(kms, labels={"team": "alpha"})
     kms.encrypt(request={"name": key, "plaintext": SECRET, "plaintext_crc32c": crc32c(SECRET)})
@@ -495,9 +481,6 @@ def test_requests_are_recorded_as_they_came(gcp: GCPEmulator, kms: Any) -> None:
         "gccl" in encrypted.headers["x-goog-api-client"] or "gapic" in encrypted.headers["x-goog-api-client"]
     )
     assert SECRET.decode() not in repr(encrypted)
-
-
-# clock
 
 
 def test_rotations_that_are_overdue_all_happen() -> None:
@@ -550,9 +533,6 @@ def test_import_only_keys_may_destroy_at_once(gcp: GCPEmulator, kms: Any) -> Non
     assert kms.destroy_crypto_key_version(name=version).state.name == "DESTROYED"
 
 
-# generation
-
-
 def test_asymmetric_versions_wait_as_many_reads_as_asked(gcp: GCPEmulator, kms: Any) -> None:
     gcp.generation = Generation(reads=2)
     version = version_of(make_key(kms, "ASYMMETRIC_SIGN", "EC_SIGN_P256_SHA256"))
@@ -594,9 +574,6 @@ def test_generation_can_fail(gcp: GCPEmulator, kms: Any) -> None:
     kms.delete_crypto_key(name=key).result(timeout=20)
 
 
-# lifecycle
-
-
 def test_a_deleted_key_is_retired_for_ever(gcp: GCPEmulator, kms: Any) -> None:
     key = make_key(kms)
     sealed = kms.encrypt(name=key, plaintext=SECRET).ciphertext
@@ -636,7 +613,7 @@ def test_a_disabled_version_cannot_become_primary(kms: Any) -> None:
         kms.update_crypto_key_primary_version(name=key, crypto_key_version_id="2")
 
 
-# refusals that the wire truth has no source for: ours, so that a mistake in a test is not let through
+# what the wire truth has no source for: refused all the same, so that a mistake in a program shows
 
 KEY = f"{RING}/cryptoKeys/key"
 IMPORT: dict[str, Any] = {
@@ -817,9 +794,6 @@ def test_a_wrapping_key_in_der(attacked_kms: Any) -> None:
     assert [job.name for job in attacked_kms.list_import_jobs(parent=RING)] == [name]
 
 
-# lists
-
-
 @pytest.mark.parametrize(
     "refused",
     [
@@ -898,9 +872,6 @@ def test_order_and_pages_agree(shared_list: Any) -> None:
     token = next(iter(first.pages)).next_page_token
     with pytest.raises(exceptions.InvalidArgument, match="page_token"):
         shared_list.list_crypto_keys(request={"parent": RING, "page_token": token, "filter": "purpose=MAC"})
-
-
-# import
 
 
 def import_job(kms: Any, method: str = "RSA_OAEP_3072_SHA256_AES_256") -> str:
@@ -990,9 +961,6 @@ def test_only_the_same_material_can_be_reimported(gcp: GCPEmulator, kms: Any) ->
         kms.mac_sign(name=version, data=SECRET)
     import_material(kms, key, "HMAC_SHA256", job, b"m" * 32, crypto_key_version=version)
     assert kms.mac_sign(name=version, data=SECRET).mac == tag
-
-
-# every algorithm, held to pyca
 
 
 def public_key(kms: Any, version: str) -> Any:
@@ -1129,9 +1097,6 @@ def test_decapsulation_finds_the_secret_that_pyca_encapsulated(
     assert kms.decapsulate(request={"name": version, "ciphertext": ciphertext}).shared_secret == secret
 
 
-# concurrency
-
-
 def test_concurrent_calls_keep_versions_in_sequence(gcp: GCPEmulator, kms: Any) -> None:
     key = make_key(kms)
     clients = [gcp.client() for _ in range(4)]
@@ -1193,9 +1158,6 @@ def test_the_official_async_client(gcp: GCPEmulator) -> None:
     assert asyncio.run(calls()) == [str(number).encode() for number in range(8)]
 
 
-# start and stop
-
-
 def test_state_outlasts_a_stop() -> None:
     gcp = GCPEmulator()
     with pytest.raises(RuntimeError, match="not started"):
@@ -1243,8 +1205,6 @@ def test_the_command_serves_until_it_is_stopped() -> None:
         process.kill()
         process.communicate()
 
-
-# hostile requests
 
 NAMES = st.sampled_from(
     [

@@ -292,7 +292,6 @@ FAR: Final = datetime(2090, 1, 1, tzinfo=UTC)
 DIGEST_ONLY: Final = {"digest": {"sha256": SHA256_DIGEST}}
 
 CASES: Final[tuple[Case, ...]] = (
-    # recorded: Encrypt and Decrypt
     Case(
         "encrypt names the version and gives the checksum",
         replay("TestEncryptDecrypt"),
@@ -392,7 +391,6 @@ CASES: Final[tuple[Case, ...]] = (
             "protection_level": "SOFTWARE",
         },
     ),
-    # seen in public reports
     Case(
         "decrypt with another key",
         "seen https://github.com/googleapis/nodejs-kms/issues/145",
@@ -452,7 +450,6 @@ CASES: Final[tuple[Case, ...]] = (
         {"name": "{location}/keyRings/missing"},
         error=("NOT_FOUND", "KeyRing {location}/keyRings/missing not found."),
     ),
-    # data integrity
     Case(
         "encrypt refuses a wrong plaintext checksum",
         guide("data-integrity-guidelines"),
@@ -548,7 +545,6 @@ CASES: Final[tuple[Case, ...]] = (
         given=(DECRYPTER,),
         error=checksum_refused("ciphertext"),
     ),
-    # limits
     Case(
         "software keys encrypt 64 KiB with 64 KiB of additional data",
         api("EncryptRequest.plaintext"),
@@ -610,7 +606,6 @@ CASES: Final[tuple[Case, ...]] = (
         given=(SOFTWARE_MAC,),
         error=INVALID,
     ),
-    # Encrypt and Decrypt, continued
     Case(
         "encrypt with a named version",
         api("EncryptRequest.name"),
@@ -660,7 +655,6 @@ CASES: Final[tuple[Case, ...]] = (
         {"name": MISSING, "plaintext": SECRET},
         error=("NOT_FOUND", f"CryptoKey {MISSING} not found."),
     ),
-    # raw encryption
     Case(
         "raw encrypt makes its own iv and a tag of 16 bytes",
         fakekms("TestRawEncryptDecrypt"),
@@ -886,7 +880,6 @@ CASES: Final[tuple[Case, ...]] = (
             "protection_level": "SOFTWARE",
         },
     ),
-    # signing
     Case(
         "asymmetric sign of a digest",
         fakekms("TestECSign"),
@@ -1027,7 +1020,6 @@ CASES: Final[tuple[Case, ...]] = (
         given=(ML_DSA_MU,),
         error=INVALID,
     ),
-    # asymmetric decryption
     Case(
         "asymmetric decrypt of what the public key encrypted",
         fakekms("TestAsymmetricDecryptWihtoutChecksums"),
@@ -1074,7 +1066,6 @@ CASES: Final[tuple[Case, ...]] = (
         given=(DECRYPTER, DISABLED),
         error=not_enabled("DISABLED"),
     ),
-    # message authentication
     Case(
         "mac sign",
         fakekms("TestMacSignVerify"),
@@ -1171,7 +1162,6 @@ CASES: Final[tuple[Case, ...]] = (
         given=(MAC, DISABLED),
         error=not_enabled("DISABLED"),
     ),
-    # public keys
     Case(
         "get an EC public key as PEM",
         fakekms("TestGetPublicKeyEC"),
@@ -1253,7 +1243,6 @@ CASES: Final[tuple[Case, ...]] = (
         given=(SIGNER, DISABLED),
         error=not_enabled("DISABLED"),
     ),
-    # encapsulation
     Case(
         "decapsulate never fails for a wrong ciphertext of the right length",
         "rfc FIPS 203 section 6.3",
@@ -1276,7 +1265,6 @@ CASES: Final[tuple[Case, ...]] = (
         given=(ML_KEM,),
         error=INVALID,
     ),
-    # random bytes
     Case(
         "random bytes",
         fakekms("TestGenerateRandomBytes"),
@@ -1312,10 +1300,9 @@ CASES: Final[tuple[Case, ...]] = (
         {"location": "{location}", "length_bytes": 1025, "protection_level": "HSM"},
         error=INVALID,
     ),
-    # key rings and keys
     Case(
         "create a key ring twice",
-        fakekms("TestCreateKeyRingDuplicateName"),
+        "seen https://github.com/hashicorp/terraform-provider-google/issues/1214",
         "create_key_ring",
         {"parent": "{location}", "key_ring_id": "{ring_id}"},
         error=("ALREADY_EXISTS", "KeyRing {ring} already exists."),
@@ -1479,7 +1466,6 @@ CASES: Final[tuple[Case, ...]] = (
         **created(key(destroy_scheduled_duration=timedelta(hours=23))),
         error=INVALID,
     ),
-    # versions
     Case(
         "the first version",
         fakekms("TestCreateCryptoKeyVersionSequential"),
@@ -1670,7 +1656,6 @@ CASES: Final[tuple[Case, ...]] = (
         reply={"name": f"{KEY}/cryptoKeyVersions/2", "state": "ENABLED"},
         within="primary",
     ),
-    # updating keys
     Case(
         "update the algorithm of a key",
         fakekms("TestUpdateCryptoKeyAlgorithm"),
@@ -1714,7 +1699,6 @@ CASES: Final[tuple[Case, ...]] = (
         given=(key(skip=True, labels={"team": "alpha", "more": ""}),),
         reply={**KEY_REPLY, "labels": {"team": "beta"}},
     ),
-    # lists
     Case(
         "a page and its token",
         api("ListCryptoKeysRequest.page_size"),
@@ -1757,7 +1741,6 @@ CASES: Final[tuple[Case, ...]] = (
         given=THREE_KEYS,
         reply={"crypto_keys": 1},
     ),
-    # import
     Case(
         "a new import job is pending",
         api("ImportJob.ImportJobState"),
@@ -1885,7 +1868,6 @@ CASES: Final[tuple[Case, ...]] = (
         given=(key(), job(), GET_JOB, *DESTROYED, ("_", "advance", {"by": timedelta()})),
         error=PRECONDITION,
     ),
-    # deletion
     Case(
         "delete a key that has versions",
         api("KeyManagementService.DeleteCryptoKey"),

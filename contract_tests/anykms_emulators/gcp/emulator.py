@@ -18,9 +18,9 @@ from grpc_status import rpc_status
 from anykms_emulators.clock import Clock
 from anykms_emulators.emulator import Emulator
 from anykms_emulators.gcp import names
-from anykms_emulators.gcp.control import ControlPlane
+from anykms_emulators.gcp.control_plane import ControlPlane
 from anykms_emulators.gcp.corruption import Corruptions
-from anykms_emulators.gcp.cryptoplane import CryptoPlane
+from anykms_emulators.gcp.data_plane import DataPlane
 from anykms_emulators.gcp.messages import has_field, parse, plain, raw
 from anykms_emulators.gcp.methods import NOT_EMULATED, Rpc, emulated
 from anykms_emulators.gcp.relay import Relay
@@ -63,7 +63,7 @@ class GCPEmulator(Emulator):
     ) -> None:
         clock = clock or Clock()
         self._store = Store(clock)
-        self._methods = emulated(ControlPlane(self._store), CryptoPlane(self._store))
+        self._methods = emulated(ControlPlane(self._store), DataPlane(self._store))
         operations = {method.rpartition("/")[2] for method in self._methods}
         super().__init__(port=port, clock=clock, operations=operations)
         self.key_ring = names.check("KeyRing", key_ring, "key_ring")
