@@ -9,6 +9,7 @@ import hmac
 import inspect
 import json
 import random
+import socket
 import subprocess
 import sys
 import threading
@@ -1173,6 +1174,21 @@ def test_state_outlasts_a_stop() -> None:
     gcp.stop()
     with gcp:
         assert gcp.client().get_crypto_key(name=key).name == key
+
+
+@pytest.mark.parametrize(
+    "garbage",
+    [b"", b"GET / HTTP/1.1\r\n\r\n", bytes(5000), b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\xff" * 5000],
+)
+def test_garbage_on_the_port_does_not_stop_it(gcp: GCPEmulator, garbage: bytes) -> None:
+    host, _, port = gcp.address.partition(":")
+    with socket.create_connection((host, int(port)), timeout=20) as connection:
+        connection.sendall(garbage)
+        connection.shutdown(socket.SHUT_WR)
+        with contextlib.suppress(ConnectionResetError):
+            while connection.recv(4096):
+                pass
+    assert gcp.client().get_key_ring(name=RING, retry=None).name == RING
 
 
 def test_it_listens_on_loopback_only(gcp: GCPEmulator) -> None:
