@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from anykms_emulators.aws import AWSEmulator
+
 if TYPE_CHECKING:
     from anykms_emulators.emulator import Emulator
 
@@ -31,3 +33,12 @@ def run(cloud: Emulator, *, as_json: bool) -> None:
             threading.Event().wait()
         except KeyboardInterrupt:
             click.echo("stopped", err=True)
+
+
+@emulator.command()
+@click.option("--port", type=click.IntRange(0, 65535), default=0, help="0 takes a free port.")
+@click.option("--region", default="eu-west-1", show_default=True, help="The Region to serve.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of shell lines.")
+def aws(port: int, region: str, as_json: bool) -> None:
+    """AWS KMS. Its environment variables point every AWS SDK and the aws command here."""
+    run(AWSEmulator(region=region, port=port), as_json=as_json)

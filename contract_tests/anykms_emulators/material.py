@@ -442,6 +442,10 @@ class X25519Key:
         """SubjectPublicKeyInfo, DER: 44 bytes."""
         return self.private.public_key().public_bytes(*_SPKI)
 
+    def pkcs8(self) -> bytes:
+        """PKCS #8 DER without password."""
+        return self.private.private_bytes(*_PKCS8)
+
     def public_raw(self) -> bytes:
         """The 32-byte u coordinate."""
         return self.private.public_key().public_bytes_raw()
@@ -515,6 +519,10 @@ class MlKemKey:
     def public_raw(self) -> bytes:
         """The bare encapsulation key: 1,184 or 1,568 bytes."""
         return self.private.public_key().public_bytes_raw()
+
+    def pkcs8(self) -> bytes:
+        """PKCS #8 DER without password, seed form."""
+        return self.private.private_bytes(*_PKCS8)
 
     def encapsulate(self) -> tuple[bytes, bytes]:
         """A fresh shared secret of 32 bytes and its ciphertext of 1,088 or 1,568 bytes."""
