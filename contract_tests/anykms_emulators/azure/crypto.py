@@ -5,13 +5,14 @@ from __future__ import annotations
 import hmac
 import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from anykms_emulators.azure.errors import BAD_CIPHERTEXT, KeyVaultError, bad_parameter, not_emulated, required
 from anykms_emulators.azure.keys import Json, Version, decode, encode, text
 from anykms_emulators.material import (
     GCM_NONCE_BYTES,
     GCM_TAG_BYTES,
+    CurveName,
     DecryptionError,
     EcKey,
     HashName,
@@ -24,6 +25,13 @@ from anykms_emulators.nonces import sign_with_nonce
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+
+class Nonces(Protocol):
+    """Where a signature finds the nonce that a test gave for its curve; None for a fresh one."""
+
+    def __call__(self, curve: CurveName, /) -> int | None: ...
+
 
 # RSA1_5 has no hash
 RSA_ENCRYPTION: Final[Mapping[str, HashName | None]] = {
@@ -122,7 +130,7 @@ def _aes_decrypt(
     return key.cbc_decrypt(ciphertext, _iv(body), pkcs7=aes.mode == "CBCPAD")
 
 
-def sign(version: Version, kid: str, body: Mapping[str, Any], nonce: int | None) -> Json:
+def sign(version: Version, kid: str, body: Mapping[str, Any], nonces: Nonces) -> Json:
     """sign: `value` is a digest, whose length must be the algorithm's. ECDSA answers r || s."""
     alg = _algorithm(body)
     digest = decode(body, "value")
@@ -130,6 +138,7 @@ def sign(version: Version, kid: str, body: Mapping[str, Any], nonce: int | None)
     if isinstance(material, EcKey):
         hash_name = _ec_hash(alg, version, kid)
         _digest_length(digest, "value", alg, hash_name)
+        nonce = nonces(material.curve)
         if nonce is None:
             signature = material.sign(digest, hash_name, prehashed=True)
         else:
@@ -201,8 +210,8 @@ def _ec_hash(alg: str, version: Version, kid: str) -> HashName:
     curve, hash_name = EC_SIGNING[alg]
     if curve != version.crv:
         raise bad_parameter(
-            f"Key and signing algorithm are incompatible. Key {kid} uses curve '{version.crv}', and algorithm "
-            f"'{alg}' can only be used with curve '{curve}'."
+            f"Key and signing algorithm are incompatible. Key {kid} uses curve '{version.crv}', and "
+            f"algorithm '{alg}' can only be used with curve '{curve}'."
         )
     return hash_name
 

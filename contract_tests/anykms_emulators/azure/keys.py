@@ -8,7 +8,7 @@ import json
 import re
 import secrets
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, TypeGuard, cast
 
 from anykms_emulators.azure.errors import KeyVaultError, bad_parameter, not_emulated, required, wrong_type
 from anykms_emulators.material import AES_BYTES, RSA_BITS, CurveName, EcKey, RsaKey, SecretKey
@@ -125,6 +125,11 @@ def decode(fields: Mapping[str, Any], name: str) -> bytes:
     return data
 
 
+def is_list(value: object) -> TypeGuard[list[Any]]:
+    """Whether a JSON value is an array."""
+    return isinstance(value, list)
+
+
 def text(fields: Mapping[str, Any], name: str) -> str | None:
     """An optional string property."""
     value = fields.get(name)
@@ -230,11 +235,11 @@ def parse_key_ops(fields: Mapping[str, Any], kty: str, *, managed_hsm: bool) -> 
     ops = fields.get("key_ops")
     if ops is None:
         return None
-    if not isinstance(ops, list):
+    if not is_list(ops):
         raise wrong_type("key_ops")
     allowed = {*default_key_ops(kty, managed_hsm=managed_hsm), "import", "export"}
     names: list[str] = []
-    for op in cast("list[Any]", ops):
+    for op in ops:
         if not isinstance(op, str) or op not in allowed:
             raise bad_parameter(f"Invalid operation in 'key_ops' for a key of type '{kty}'.\r\n")
         if op not in names:

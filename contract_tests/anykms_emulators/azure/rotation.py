@@ -13,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, Self, cast
 
 from anykms_emulators.azure.errors import bad_parameter, required, wrong_type
+from anykms_emulators.azure.keys import is_list
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -96,11 +97,11 @@ def parse_policy(
     if expiry is not None and expiry.about_days < 28:
         raise bad_parameter("Property 'expiryTime' must be at least 28 days.")
     actions = body.get("lifetimeActions")
-    if not isinstance(actions, list):
+    if not is_list(actions):
         raise required("lifetimeActions")
     after = before = notify = None
     seen: set[str] = set()
-    for action in cast("list[Any]", actions):
+    for action in actions:
         kind, trigger = _action(action)
         if kind in seen:
             raise bad_parameter(f"There can be only one lifetime action of type '{kind}'.")

@@ -11,7 +11,6 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 from anykms_emulators.azure.errors import (
-    KeyVaultError,
     bad_parameter,
     conflict,
     deleted_not_found,
@@ -130,7 +129,7 @@ class Vault:
         return int(self._clock.now().timestamp())
 
     def add_version(self, name: str, make: Callable[[int], Version]) -> tuple[Key, Version]:
-        """A new key, or a new version when `name` is in use. `make` gets the time. KeyVaultError if barred."""
+        """A new key, or a new version when `name` is in use. `make` gets the time."""
         check_name(name)
         with self._lock:
             self._settle()
@@ -222,8 +221,8 @@ class Vault:
             self._removable(name)
             if self.settings.purge_protection:
                 raise forbidden(
-                    'Operation "purge" is not allowed because purge protection is enabled for this vault. Key '
-                    "Vault service will automatically purge it after the retention period has passed",
+                    'Operation "purge" is not allowed because purge protection is enabled for this vault. '
+                    "Key Vault service will automatically purge it after the retention period has passed",
                     None,
                 )
             del self._deleted[name.lower()]
@@ -261,7 +260,9 @@ class Vault:
             raise forbidden(f"Operation {operation} is not allowed on a disabled key.", "KeyDisabled")
         if operation in _TIMED_OPERATIONS:
             if attributes.nbf is not None and now < attributes.nbf:
-                raise forbidden(f"Operation {operation} is not allowed on a key not yet valid.", "KeyNotYetValid")
+                raise forbidden(
+                    f"Operation {operation} is not allowed on a key not yet valid.", "KeyNotYetValid"
+                )
             if attributes.exp is not None and now >= attributes.exp:
                 raise forbidden(f"Operation {operation} is not allowed on an expired key.", "KeyExpired")
         if operation not in found.key_ops and operation != "release":
@@ -301,8 +302,8 @@ class Vault:
             self._check_free(key.name)
             if key.name.lower() in self._keys:
                 raise conflict(
-                    f"There was a conflict restoring the key '{url_of(key.name)}'. This can happen if a key of "
-                    "that name exists, or when operations are performed in parallel against the key."
+                    f"There was a conflict restoring the key '{url_of(key.name)}'. This can happen if a key "
+                    "of that name exists, or when operations are performed in parallel against the key."
                 )
             self._keys[key.name.lower()] = key
             return key, key.current
@@ -342,8 +343,8 @@ class Vault:
             )
         if deleted is not None:
             raise conflict(
-                f"Key {name} is currently in a deleted but recoverable state, and its name cannot be reused; in "
-                "this state, the key can only be recovered or purged.",
+                f"Key {name} is currently in a deleted but recoverable state, and its name cannot be reused; "
+                "in this state, the key can only be recovered or purged.",
                 "ObjectIsDeletedButRecoverable",
             )
 
@@ -436,6 +437,3 @@ def _policy_in(fields: Any) -> RotationPolicy | None:
         for name in ("after_create", "before_expiry", "notify", "expiry")
     }
     return RotationPolicy(**lengths, created=fields["created"], updated=fields["updated"])
-
-
-__all__ = ["DeletedKey", "Key", "KeyVaultError", "Vault", "VaultSettings", "check_name"]
