@@ -1,0 +1,85 @@
+"""One key API for AWS KMS, Google Cloud KMS, Azure Key Vault and a local keystore.
+
+The names below are loaded when first used, so that ``import anykms`` stays cheap.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from anykms.algorithms import Algorithm as Algorithm
+    from anykms.algorithms import KeyPurpose as KeyPurpose
+    from anykms.client import Key as Key
+    from anykms.client import KMSClient as KMSClient
+    from anykms.envelope.keyring import Decrypted as Decrypted
+    from anykms.envelope.keyring import Keyring as Keyring
+    from anykms.envelope.keyring import inspect as inspect
+    from anykms.envelope.message import UnverifiedHeader as UnverifiedHeader
+    from anykms.errors import KMSError as KMSError
+    from anykms.keys import ConnectionURI as ConnectionURI
+    from anykms.keys import KeyConf as KeyConf
+    from anykms.keys import KeyInfo as KeyInfo
+    from anykms.keys import KeyOrigin as KeyOrigin
+    from anykms.keys import KeyState as KeyState
+    from anykms.keys import KeyStatus as KeyStatus
+    from anykms.keys import KeyURI as KeyURI
+    from anykms.keys import KeyVersion as KeyVersion
+    from anykms.keys import ProtectionLevel as ProtectionLevel
+    from anykms.keys import UnverifiedKeyInfo as UnverifiedKeyInfo
+    from anykms.policy import Policy as Policy
+    from anykms.provider import SignatureEncoding as SignatureEncoding
+    from anykms.registry import connect as connect
+    from anykms.retrying import RetryPolicy as RetryPolicy
+    from anykms.signing import PublicKey as PublicKey
+
+_HOMES = {
+    "anykms.algorithms": (
+        "Algorithm",
+        "KeyPurpose",
+    ),
+    "anykms.client": (
+        "KMSClient",
+        "Key",
+    ),
+    "anykms.envelope.keyring": (
+        "Decrypted",
+        "Keyring",
+        "inspect",
+    ),
+    "anykms.envelope.message": ("UnverifiedHeader",),
+    "anykms.errors": ("KMSError",),
+    "anykms.keys": (
+        "ConnectionURI",
+        "KeyConf",
+        "KeyInfo",
+        "KeyOrigin",
+        "KeyState",
+        "KeyStatus",
+        "KeyURI",
+        "KeyVersion",
+        "ProtectionLevel",
+        "UnverifiedKeyInfo",
+    ),
+    "anykms.policy": ("Policy",),
+    "anykms.provider": ("SignatureEncoding",),
+    "anykms.registry": ("connect",),
+    "anykms.retrying": ("RetryPolicy",),
+    "anykms.signing": ("PublicKey",),
+}
+_HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
+
+__all__ = sorted(_HOME_OF)  # pyright: ignore[reportUnsupportedDunderAll] # computed; a test compares
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module 'anykms' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOME_OF[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOME_OF})

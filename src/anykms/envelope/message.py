@@ -1,0 +1,294 @@
+"""The message format, version 1: pure functions over bytes (docs/message-format.md).
+
+    Message = Magic || u32be HeaderLength || Header || HeaderTag || Body
+
+The body is C2SP chunked encryption (Cobblestone-256) by pyca. Nothing here does I/O, and nothing read from a
+message is trusted before ``Record.check_tag`` has passed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import os
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Final
+
+import msgspec
+from cryptography.cobblestone import Cobblestone256Decryptor, Cobblestone256Encryptor
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.hashes import SHA512
+from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
+
+from anykms.context import MAX_CANONICAL_SIZE, MAX_PAIRS, canonicalise
+from anykms.errors import (
+    ContextMismatchError,
+    InvalidArgumentError,
+    InvalidCiphertextError,
+    UnsupportedVersionError,
+)
+from anykms.keys import KeyURI
+from anykms.wrapping import NOT_AUTHENTIC, WrappedKey
+
+VERSION: Final = 1
+MAGIC: Final = b"\x8aAKMS\r\n" + bytes([VERSION])
+SUITE: Final = 1
+MAX_HEADER: Final = 65536
+MAX_RECIPIENTS_WRITTEN: Final = 8
+MAX_RECIPIENTS_READ: Final = 32
+MAX_AAD: Final = 65536
+MAX_GENERATION: Final = 2**32 - 1
+_TAG_SIZE: Final = 32
+_LENGTH_SIZE: Final = 4
+_SALT_AND_COMMITMENT: Final = 24 + 32
+_SHORTEST_BODY: Final = _SALT_AND_COMMITMENT + 16
+_SHA512: Final = SHA512()
+_ATTACHED: Final = b"\x00"
+
+_Name = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_CANONICAL_SIZE)]
+
+
+class _Immutable(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """I of the format: one per data key, bound into everything derived from it."""
+
+    suite: int
+    record_id: Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]
+    context: Annotated[tuple[tuple[_Name, _Name], ...], msgspec.Meta(max_length=MAX_PAIRS)]
+    required: Annotated[tuple[_Name, ...], msgspec.Meta(max_length=MAX_PAIRS)]
+    created: Annotated[int, msgspec.Meta(ge=0, le=2**40)]
+
+
+class _Header(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    immutable: _Immutable
+    recipients: Annotated[tuple[WrappedKey, ...], msgspec.Meta(min_length=1, max_length=MAX_RECIPIENTS_READ)]
+    generation: Annotated[int, msgspec.Meta(ge=0, le=MAX_GENERATION)]
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(_Header).decode
+
+
+class Record:
+    """What one data key is bound to: the immutable part of the header and the whole context."""
+
+    __slots__ = ("_hash", "context", "immutable")
+
+    def __init__(self, immutable: bytes, context: Mapping[str, str], ctx: bytes) -> None:
+        self.immutable = immutable
+        self.context = context
+        framed = b"".join((b"anykms/v1 header", len(immutable).to_bytes(4), immutable, ctx))
+        self._hash = hashlib.sha512(framed).digest()
+
+    @classmethod
+    def new(cls, context: Mapping[str, str], required: Collection[str], created: int) -> Record:
+        """A fresh record: random id, ``required`` names kept out of the stored context.
+
+        Raises:
+            TypeError: not a context.
+            InvalidArgumentError: a broken rule of the context, or a required name that it lacks.
+        """
+        pairs, ctx = canonicalise(context)
+        if unknown := set(required) - pairs.keys():
+            raise InvalidArgumentError(f"required context names that the context lacks: {sorted(unknown)}")
+        immutable = _Immutable(
+            suite=SUITE,
+            record_id=os.urandom(16),
+            context=tuple(pair for pair in pairs.items() if pair[0] not in required),
+            required=tuple(sorted(set(required))),
+            created=created,
+        )
+        return cls(_encode(immutable), pairs, ctx)
+
+    def bind(self, origin: int) -> bytes:
+        """32 bytes that tie a wrapped data key to this record and to where the data key came from."""
+        return hashlib.sha256(b"anykms/v1 bind" + bytes([origin]) + self._hash).digest()
+
+    def header(self, data_key: bytes, recipients: Sequence[WrappedKey], generation: int) -> bytes:
+        """Magic through HeaderTag."""
+        body = b"".join((b"\x93", self.immutable, _encode(recipients), _encode(generation)))
+        if len(body) > MAX_HEADER:
+            raise InvalidArgumentError(
+                f"the header takes {len(body)} bytes; at most {MAX_HEADER} are allowed"
+            )
+        prefix = b"".join((MAGIC, len(body).to_bytes(_LENGTH_SIZE), body))
+        return prefix + self._tag(data_key, prefix)
+
+    def check_tag(self, data_key: bytes, prefix: bytes | memoryview, tag: bytes | memoryview) -> None:
+        """Raises InvalidCiphertextError unless the holder of the data key wrote this very header."""
+        if not hmac.compare_digest(self._tag(data_key, prefix), tag):
+            raise InvalidCiphertextError(NOT_AUTHENTIC)
+
+    def encrypt_body(self, data_key: bytes, plaintext: bytes | memoryview, aad: bytes) -> tuple[bytes, bytes]:
+        """The body's chunks, in two pieces to join."""
+        body = Cobblestone256Encryptor(*self._body_key(data_key, aad))
+        return body.update(plaintext), body.finalize()
+
+    def decrypt_body(self, data_key: bytes, body: bytes | memoryview, aad: bytes) -> bytes:
+        """The plaintext, once the last chunk has been authenticated.
+
+        Raises:
+            InvalidCiphertextError: any chunk, the commitment or the end is wrong; nothing is released.
+        """
+        if len(body) < _SHORTEST_BODY:
+            raise InvalidCiphertextError(NOT_AUTHENTIC)
+        decryptor = Cobblestone256Decryptor(*self._body_key(data_key, aad))
+        try:
+            first = decryptor.update(body)
+            return first + decryptor.finalize() if first else decryptor.finalize()
+        except InvalidTag as error:
+            raise InvalidCiphertextError(NOT_AUTHENTIC) from error
+
+    def _tag(self, data_key: bytes, prefix: bytes | memoryview) -> bytes:
+        key = HKDFExpand(_SHA512, 32, b"anykms/v1 header-tag" + self._hash).derive(data_key)
+        return hmac.digest(key, prefix, "sha256")
+
+    def _body_key(self, data_key: bytes, aad: bytes) -> tuple[bytes, bytes]:
+        key = HKDFExpand(_SHA512, 32, b"anykms/v1 payload" + self._hash).derive(data_key)
+        return key, self._hash + _ATTACHED + aad
+
+
+@dataclass(frozen=True, slots=True)
+class UnverifiedRecipient:
+    """A recipient as the header claims it."""
+
+    uri: KeyURI
+    algorithm: str
+    origin: int
+    sender_authenticated: bool
+    """What opening through this recipient would prove, were the header authentic."""
+
+
+@dataclass(frozen=True, slots=True)
+class UnverifiedHeader:
+    """What a message claims of itself. Anyone could have written it; no cryptography has been checked.
+
+    Attributes:
+        suite: 1.
+        record_id: 16 bytes.
+        context: the stored pairs.
+        required: names whose values the reader must bring.
+        created: when the data key was made, UTC seconds since 1970; a claim may lie past the year 9999.
+        recipients: in the message's order, which decides nothing.
+        generation: how often the recipients were replaced.
+        body_size: bytes after the header.
+    """
+
+    suite: int
+    record_id: bytes
+    context: Mapping[str, str]
+    required: tuple[str, ...]
+    created: int
+    recipients: tuple[UnverifiedRecipient, ...]
+    generation: int
+    body_size: int
+
+
+class Message:
+    """A parsed message. Everything in it is a claim until ``Record.check_tag`` has passed."""
+
+    __slots__ = ("_bytes", "_end", "_immutable", "_wrapped", "header")
+
+    def __init__(self, data: bytes | memoryview) -> None:
+        """Parse strictly.
+
+        Raises:
+            UnsupportedVersionError: a message of another format version.
+            InvalidCiphertextError: not a message of version 1 in its one encoding.
+        """
+        view = memoryview(data)
+        start = len(MAGIC) + _LENGTH_SIZE
+        if len(view) < start or bytes(view[: len(MAGIC) - 1]) != MAGIC[:-1]:
+            raise InvalidCiphertextError(NOT_AUTHENTIC)
+        if view[len(MAGIC) - 1] != VERSION:
+            raise UnsupportedVersionError(
+                "the message is of a format version that this release does not read"
+            )
+        length = int.from_bytes(view[len(MAGIC) : start])
+        if not 1 <= length <= MAX_HEADER or len(view) < start + length + _TAG_SIZE:
+            raise InvalidCiphertextError(NOT_AUTHENTIC)
+        raw = bytes(view[start : start + length])
+        header = _read_header(raw)
+        immutable = header.immutable
+        self._bytes = view
+        self._end = start + length
+        self._immutable = _encode(immutable)
+        self._wrapped = tuple((recipient, recipient.key_uri()) for recipient in header.recipients)
+        if len({uri.without_version() for _, uri in self._wrapped}) != len(self._wrapped):
+            raise InvalidCiphertextError(NOT_AUTHENTIC)
+        self.header = UnverifiedHeader(
+            suite=immutable.suite,
+            record_id=immutable.record_id,
+            context=dict(immutable.context),
+            required=immutable.required,
+            created=immutable.created,
+            recipients=tuple(
+                UnverifiedRecipient(uri, r.algorithm, r.origin, r.sender_authenticated)
+                for r, uri in self._wrapped
+            ),
+            generation=header.generation,
+            body_size=len(view) - self._end - _TAG_SIZE,
+        )
+
+    @property
+    def wrapped_keys(self) -> Mapping[KeyURI, WrappedKey]:
+        """The recipients by key URI without version."""
+        return {uri.without_version(): recipient for recipient, uri in self._wrapped}
+
+    @property
+    def prefix(self) -> memoryview:
+        """Magic through Header: what HeaderTag covers."""
+        return self._bytes[: self._end]
+
+    @property
+    def tag(self) -> memoryview:
+        """HeaderTag."""
+        return self._bytes[self._end : self._end + _TAG_SIZE]
+
+    @property
+    def body(self) -> memoryview:
+        """Body, to the end of the input."""
+        return self._bytes[self._end + _TAG_SIZE :]
+
+    def record(self, context: Mapping[str, str]) -> Record:
+        """What the data key is bound to, by the caller's context.
+
+        Raises:
+            ContextMismatchError: it is not the stored context plus exactly the required names.
+        """
+        pairs, ctx = canonicalise(context)
+        header = self.header
+        expected = {**header.context, **{name: pairs.get(name) for name in header.required}}
+        if pairs != expected:
+            raise ContextMismatchError(_difference(pairs, expected))
+        return Record(self._immutable, pairs, ctx)
+
+
+def _read_header(raw: bytes) -> _Header:
+    try:
+        header = _decode(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise InvalidCiphertextError(NOT_AUTHENTIC) from error
+    immutable = header.immutable
+    names = [name for name, _ in immutable.context]
+    canonical = (
+        immutable.suite == SUITE
+        and names == sorted(set(names))
+        and list(immutable.required) == sorted(set(immutable.required))
+        and not set(names) & set(immutable.required)
+        and _encode(header) == raw
+    )
+    if not canonical:
+        raise InvalidCiphertextError(NOT_AUTHENTIC)
+    return header
+
+
+def _difference(given: Mapping[str, str], expected: Mapping[str, str | None]) -> str:
+    """Names only: values may be nobody's business."""
+    missing = sorted(expected.keys() - given.keys())
+    extra = sorted(given.keys() - expected.keys())
+    changed = sorted(n for n in given.keys() & expected.keys() if given[n] != expected[n])
+    told = (("missing", missing), ("not in the message", extra), ("another value for", changed))
+    return "the context differs from the message's: " + ", ".join(
+        f"{what} {names!a}" for what, names in told if names
+    )

@@ -1,0 +1,91 @@
+"""connect(): from a connection URI to a client, through the provider that its scheme names."""
+
+from __future__ import annotations
+
+from importlib.metadata import EntryPoint, entry_points
+from typing import Protocol, cast
+
+from anykms.client import DEFAULT_STATE_TTL, KMSClient
+from anykms.errors import InvalidArgumentError, UnsupportedOperationError
+from anykms.keys import ConnectionURI
+from anykms.policy import Policy
+from anykms.provider import Provider
+from anykms.retrying import RetryPolicy
+
+GROUP = "anykms.providers"
+_EXTRAS = {"awskms": "aws", "gcpkms": "gcp", "azurekms": "azure"}
+
+
+class ProviderClass(Protocol):
+    """What an entry point of group ``anykms.providers`` names; its name is the URI scheme."""
+
+    def connect(self, uri: ConnectionURI, **options: object) -> Provider:
+        """Connect, and check every option; the first network call may come later.
+
+        Raises:
+            InvalidArgumentError: an option of the URI that the provider does not have.
+        """
+        ...
+
+
+def connect(
+    uri: str | ConnectionURI,
+    *,
+    policy: Policy | None = None,
+    retry: RetryPolicy | None = None,
+    state_ttl: float = DEFAULT_STATE_TTL,
+    **options: object,
+) -> KMSClient:
+    """A client for the key service that ``uri`` names.
+
+    Args:
+        uri: ``local:///path/keys.db``, ``awskms:///?region=...``, ``gcpkms://projects/P/locations/L/keyRings/R``,
+            ``azurekms://VAULT.vault.azure.net``, or a scheme of an installed provider. Only from the caller or
+            the configuration, never from data.
+        policy, retry, state_ttl: see ``KMSClient``.
+        options: the provider's own, for example ``create=True`` (local) or ``credential=`` (Azure).
+
+    Raises:
+        InvalidArgumentError: not a connection URI, a scheme that no installed provider has, or a bad option.
+        UnsupportedOperationError: the provider's SDK is not installed; the message says which extra to install.
+        TypeError: an option that the provider does not know.
+
+    >>> import tempfile
+    >>> with connect(f"local://{tempfile.mkdtemp()}/keys.db", create=True) as client:
+    ...     client.provider
+    'local'
+    """
+    where = uri if isinstance(uri, ConnectionURI) else ConnectionURI.parse(uri)
+    provider_class = _load(where.scheme)
+    return KMSClient(
+        provider_class.connect(where, **options), policy=policy, retry=retry, state_ttl=state_ttl
+    )
+
+
+def schemes() -> dict[str, str]:
+    """Installed providers: scheme, and the distribution it comes from."""
+    return {point.name: point.dist.name if point.dist else "" for point in entry_points(group=GROUP)}
+
+
+def _load(scheme: str) -> ProviderClass:
+    points = list(entry_points(group=GROUP, name=scheme))
+    if not points:
+        known = ", ".join(sorted(schemes())) or "none"
+        raise InvalidArgumentError(f"no installed provider has the scheme {scheme!r}; installed: {known}")
+    if len({point.value for point in points}) > 1:
+        rivals = ", ".join(sorted(point.dist.name if point.dist else point.value for point in points))
+        raise InvalidArgumentError(
+            f"several distributions claim the scheme {scheme!r}: {rivals}; uninstall one"
+        )
+    try:
+        return cast("ProviderClass", points[0].load())
+    except ModuleNotFoundError as error:
+        raise UnsupportedOperationError(
+            f"{scheme} needs the module {error.name!r}; run: pip install {_install_hint(points[0])}"
+        ) from error
+
+
+def _install_hint(point: EntryPoint) -> str:
+    distribution = point.dist.name if point.dist else point.value
+    extra = _EXTRAS.get(point.name)
+    return f"'{distribution}[{extra}]'" if distribution == "anykms" and extra else f"'{distribution}'"
