@@ -120,8 +120,9 @@ def _within(reply: Any, path: tuple[str | int, ...]) -> Any:
 def _part(reply: Any, part: str | int) -> Any:
     if part == "length":
         return len(reply)
-    if is_list(reply) and isinstance(part, str):
-        return [entry[part] for entry in reply]
+    entries: object = reply
+    if is_list(entries) and isinstance(part, str):
+        return [entry[part] for entry in entries]
     return reply[part]
 
 

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Final, Self, cast
 
 from anykms_emulators.azure import wire
 from anykms_emulators.azure.errors import KeyVaultError
-from anykms_emulators.azure.operations import Call, Operation, route
+from anykms_emulators.azure.operations import Call, route
 from anykms_emulators.azure.tls import NAMES, Certificates
 from anykms_emulators.azure.tokens import LIFETIME, TokenIssuer
 from anykms_emulators.azure.vault import Vault, VaultSettings
@@ -237,23 +237,13 @@ class AzureEmulator(Emulator):
         self, request: HttpRequest, vault: Vault, base: str, caller: str, request_id: str
     ) -> Reply | None:
         managed_hsm = vault.settings.managed_hsm
-        call: Call | None = None
-        operation: Operation | None = None
-        reply: Reply | None = None
         fault: Fault | None = None
         try:
             target = wire.read_target(request.path)
             operation, variables = route(request.method, target.segments)
-            body = wire.read_body(request.body)
-            self.requests.record(
-                Request(
-                    operation.name,
-                    {"vault": base.removeprefix("https://"), **variables, **target.query, **body},
-                    request.headers,
-                    caller,
-                    request_id,
-                )
-            )
+            body, malformed = _try_body(request.body)
+            shown = {"vault": base.removeprefix("https://"), **variables, **target.query, **body}
+            self.requests.record(Request(operation.name, shown, request.headers, caller, request_id))
             fault = self.faults.take(operation.name)
             if fault is not None:
                 if fault.delay:
@@ -262,6 +252,8 @@ class AzureEmulator(Emulator):
                     return None
                 if fault.kind in ("error", "throttle"):
                     return _faulty_reply(fault, request_id, managed_hsm=managed_hsm)
+            if malformed is not None:
+                raise malformed
             api = wire.read_api_version(target.query, managed_hsm=managed_hsm)
             if api < operation.since:
                 raise KeyVaultError(404, "NotFound", "This api-version has no such operation.")
@@ -279,6 +271,14 @@ class AzureEmulator(Emulator):
         except KeyVaultError as error:
             reply = wire.failure(error, request_id, managed_hsm=managed_hsm)
         return None if fault is not None and fault.kind == "lost reply" else reply
+
+
+def _try_body(body: bytes) -> tuple[dict[str, Any], KeyVaultError | None]:
+    # a request is recorded, and hit by a fault, whatever its body
+    try:
+        return wire.read_body(body), None
+    except KeyVaultError as error:
+        return {}, error
 
 
 def _faulty_reply(fault: Fault, request_id: str, *, managed_hsm: bool) -> Reply:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 NOTIFY_DEFAULT: Final = "P30D"
 _PATTERN: Final = re.compile(r"P(?=\d)(?:(\d{1,4})Y)?(?:(\d{1,4})M)?(?:(\d{1,5})D)?\Z")
 _LATEST: Final = datetime(9000, 1, 1, tzinfo=UTC)
+_EARLIEST: Final = datetime(1000, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +51,10 @@ def add_duration(at: datetime, duration: Duration, *, sign: int = 1) -> datetime
     """`at` plus (or, with sign=-1, minus) calendar months, clipped to the month's end, then days."""
     month = at.year * 12 + at.month - 1 + sign * duration.months
     year, month = divmod(month, 12)
-    if not 2 <= year <= _LATEST.year:
+    if year > _LATEST.year:
         return _LATEST
+    if year < _EARLIEST.year:
+        return _EARLIEST
     day = min(at.day, calendar.monthrange(year, month + 1)[1])
     moved = at.replace(year=year, month=month + 1, day=day) + sign * timedelta(days=duration.days)
     return min(moved, _LATEST)

@@ -7,7 +7,7 @@ import re
 import uuid
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NoReturn, cast
-from urllib.parse import parse_qsl, unquote_to_bytes, urlsplit
+from urllib.parse import parse_qsl, unquote_to_bytes
 
 from anykms_emulators.azure.errors import KeyVaultError, bad_parameter
 from anykms_emulators.azure.keys import API_7_2, API_VERSIONS
@@ -49,10 +49,10 @@ def read_host(header: str) -> str | None:
 
 def read_target(path: str) -> Target:
     """Split a request target. Empty segments count for nothing: the SDK sends `/keys/name/`."""
-    parts = urlsplit(path if path.startswith("/") else "/")
+    before, _, after = path.partition("?")
     try:
-        segments = [unquote_to_bytes(segment).decode() for segment in parts.path.split("/") if segment]
-        pairs = parse_qsl(parts.query, keep_blank_values=True, errors="strict", max_num_fields=50)
+        segments = [unquote_to_bytes(segment).decode() for segment in before.split("/") if segment]
+        pairs = parse_qsl(after, keep_blank_values=True, errors="strict", max_num_fields=50)
     except ValueError:
         raise bad_parameter("The request URI is malformed.") from None
     query: dict[str, str] = {}
