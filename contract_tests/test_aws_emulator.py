@@ -519,6 +519,13 @@ def test_a_delayed_reply_outlasts_a_read_timeout(own: AWSEmulator) -> None:
         kms.create_key()
 
 
+def test_a_fault_for_no_operation_is_refused(own: AWSEmulator) -> None:
+    with pytest.raises(ValueError, match="no operation 'Encript' here: CancelKeyDeletion, "):
+        own.faults.add("Encript")
+    with pytest.raises(ValueError, match="kind must be one of error, throttle"):
+        own.faults.add("Encrypt", kind=cast("Any", "flood"))
+
+
 def test_faults_come_before_every_other_check(own: AWSEmulator) -> None:
     own.faults.add(code="ServiceUnavailable", message="try later")
     status, document, _ = post(own, "Encrypt", b"{", {})
@@ -693,6 +700,15 @@ def test_an_alias_follows_its_key(own: AWSEmulator) -> None:
     for name in ("alias/aws/mine", "alias/aws/s3"):
         with refused(kms, "NotAuthorizedException"):
             kms.create_alias(AliasName=name, TargetKeyId=first)
+
+
+def test_one_request_names_a_tag_once(kms: Any) -> None:
+    tags = [{"TagKey": "a", "TagValue": "1"}, {"TagKey": "a", "TagValue": "2"}]
+    with refused(kms, "TagException"):
+        kms.create_key(Tags=tags)
+    key_id = new_key(kms, Tags=tags[:1])
+    kms.tag_resource(KeyId=key_id, Tags=tags[1:])
+    assert kms.list_resource_tags(KeyId=key_id)["Tags"] == tags[1:]
 
 
 def test_another_account_is_out_of_reach(kms: Any) -> None:
