@@ -1615,3 +1615,9 @@ def test_signatures_are_raw_and_many_have_a_short_half(own: AzureEmulator) -> No
     assert widths == {64}
     with pytest.raises(InvalidSignature):
         public.verify(utils.encode_dss_signature(1, 1), b"", ec.ECDSA(hashes.SHA256()))
+
+
+def test_a_fault_for_an_operation_that_does_not_exist_is_refused(own: AzureEmulator) -> None:
+    with pytest.raises(ValueError, match="unwrapkey"):
+        own.faults.add("unwrapkey")
+    own.faults.add("unwrapKey")

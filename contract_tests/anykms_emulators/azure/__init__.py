@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Final, Self, cast
 
 from anykms_emulators.azure import wire
 from anykms_emulators.azure.errors import KeyVaultError
-from anykms_emulators.azure.operations import Call, route
+from anykms_emulators.azure.operations import OPERATIONS, Call, route
 from anykms_emulators.azure.tls import NAMES, Certificates
 from anykms_emulators.azure.tokens import LIFETIME, TokenIssuer
 from anykms_emulators.azure.vault import Vault, VaultSettings
@@ -74,7 +74,7 @@ class AzureEmulator(Emulator):
         port: int = 0,
         clock: Clock | None = None,
     ) -> None:
-        super().__init__(port=port, clock=clock)
+        super().__init__(port=port, clock=clock, operations={operation.name for operation in OPERATIONS})
         self.settings = VaultSettings(sku, recoverable_days, purge_protection, eventual_reads)
         self.host = wire.vault_host(vault, managed_hsm=self.settings.managed_hsm)
         self.challenges = Recorder()

@@ -78,6 +78,7 @@ def pinned_session(port: Callable[[], int], ca_file: str) -> requests.Session:
     session = requests.Session()
     session.trust_env = False
     session.verify = ca_file
+    session.adapters.clear()  # nothing but the emulator can be reached
     session.mount("https://", _PinnedAdapter(port))
     return session
 

@@ -233,7 +233,7 @@ def _release(call: Call) -> Json:
     if not text(call.body, "target"):
         raise required("target")
     if not version.attributes.exportable:
-        raise bad_parameter("AKV.SKR.1006: The key is not exportable, and cannot be released")
+        raise bad_parameter("The key is not exportable, and cannot be released.")
     # true of any statement here: the emulator trusts no attestation authority
     raise forbidden("Target environment attestation statement cannot be verified.", "AccessDenied")
 
