@@ -242,7 +242,7 @@ class AzureEmulator(Emulator):
             target = wire.read_target(request.path)
             operation, variables = route(request.method, target.segments)
             body, malformed = _try_body(request.body)
-            shown = {"vault": base.removeprefix("https://"), **variables, **target.query, **body}
+            shown = {**body, **target.query, **variables, "vault": base.removeprefix("https://")}
             self.requests.record(Request(operation.name, shown, request.headers, caller, request_id))
             fault = self.faults.take(operation.name)
             if fault is not None:
