@@ -238,6 +238,8 @@ def parse_key_ops(fields: Mapping[str, Any], kty: str, *, managed_hsm: bool) -> 
     if not is_list(ops):
         raise wrong_type("key_ops")
     allowed = {*default_key_ops(kty, managed_hsm=managed_hsm), "import", "export"}
+    if kty.startswith("oct"):
+        allowed |= {"sign", "verify"}  # HMAC, which nobody gets without asking
     names: list[str] = []
     for op in ops:
         if not isinstance(op, str) or op not in allowed:
