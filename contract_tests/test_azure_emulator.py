@@ -816,6 +816,14 @@ def test_a_key_opens_and_closes_by_the_clock(own: AzureEmulator) -> None:
     assert outcomes == ["KeyNotYetValid", "signed", "KeyExpired"]
 
 
+def test_what_was_never_deleted_is_not_recovered(own: AzureEmulator) -> None:
+    client = own.client()
+    client.create_ec_key("k")
+    for method, path in (("GET", ""), ("POST", "/recover"), ("DELETE", "")):
+        status, reply = call(client, method, f"/deletedkeys/k{path}")
+        assert (status, reply["error"]["message"]) == (404, "Deleted Key not found: k")
+
+
 def test_a_purged_name_is_free_again(own: AzureEmulator) -> None:
     client = own.client()
     client.create_ec_key("k")
@@ -1081,6 +1089,15 @@ def test_what_is_encrypted_offline_is_decrypted(
     for operation in ("encrypt", "wrapkey"):
         reply = ask(keys, "POST", f"{kid}/{operation}", {"alg": alg, "value": encode(b"other")})
         assert private.decrypt(decode(reply, "value"), scheme) == b"other"
+
+
+def test_rsa_keys_refuse_what_does_not_fit(keys: KeyClient) -> None:
+    key = keys.create_rsa_key("fits", size=2048)
+    for operation in ("encrypt", "decrypt", "sign", "verify"):
+        for alg in ("ES256", "A256GCM", "HS256", "RS256" if "crypt" in operation else "RSA-OAEP"):
+            body = {"alg": alg, "value": encode(bytes(32)), "digest": encode(bytes(32))}
+            status, reply = call(keys, "POST", f"{key.id}/{operation}", body)
+            assert (status, reply["error"]["code"]) == (400, "BadParameter")
 
 
 def test_rsa_ciphertexts_of_another_length_are_bad(keys: KeyClient) -> None:
