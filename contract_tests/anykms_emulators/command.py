@@ -62,7 +62,13 @@ def aws(port: int, region: str, as_json: bool) -> None:
 def azure(
     port: int, vault: str, sku: Literal["standard", "premium", "hsm"], recoverable_days: int, as_json: bool
 ) -> None:
-    """Azure Key Vault over TLS. Its variables hold a URL, a token and the certificate authority to trust."""
+    """Azure Key Vault over TLS. Its variables hold a URL, a token and the certificate authority to trust.
+
+    \b
+    Examples:
+      anykms emulator azure --vault orders --recoverable-days 7
+      anykms emulator azure --sku hsm --json
+    """
     try:
         cloud = AzureEmulator(vault=vault, sku=sku, recoverable_days=recoverable_days, port=port)
     except ValueError as error:
