@@ -35,11 +35,23 @@ if TYPE_CHECKING:
     from anykms.keys import KeyVersion as KeyVersion
     from anykms.keys import ProtectionLevel as ProtectionLevel
     from anykms.keys import UnverifiedKeyInfo as UnverifiedKeyInfo
+    from anykms.keyset import CryptoperiodWarning as CryptoperiodWarning
+    from anykms.keyset import Drift as Drift
+    from anykms.keyset import Keyset as Keyset
+    from anykms.keyset import KeysetAuthenticator as KeysetAuthenticator
+    from anykms.keyset import KeysetVerifier as KeysetVerifier
+    from anykms.keyset import Member as Member
+    from anykms.keyset import MemberState as MemberState
     from anykms.policy import Policy as Policy
     from anykms.provider import SignatureEncoding as SignatureEncoding
     from anykms.registry import connect as connect
     from anykms.retrying import RetryPolicy as RetryPolicy
     from anykms.signing import PublicKey as PublicKey
+    from anykms.trust import Ledger as Ledger
+    from anykms.trust import TrustRoot as TrustRoot
+    from anykms.trust import UnverifiedSeal as UnverifiedSeal
+    from anykms.trust import countersign as countersign
+    from anykms.trust import seal as seal
 
 _HOMES = {
     "anykms.algorithms": (
@@ -86,11 +98,27 @@ _HOMES = {
         "ProtectionLevel",
         "UnverifiedKeyInfo",
     ),
+    "anykms.keyset": (
+        "CryptoperiodWarning",
+        "Drift",
+        "Keyset",
+        "KeysetAuthenticator",
+        "KeysetVerifier",
+        "Member",
+        "MemberState",
+    ),
     "anykms.policy": ("Policy",),
     "anykms.provider": ("SignatureEncoding",),
     "anykms.registry": ("connect",),
     "anykms.retrying": ("RetryPolicy",),
     "anykms.signing": ("PublicKey",),
+    "anykms.trust": (
+        "Ledger",
+        "TrustRoot",
+        "UnverifiedSeal",
+        "countersign",
+        "seal",
+    ),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 

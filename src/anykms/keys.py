@@ -682,8 +682,9 @@ def fact_differences(expected: KeyInfo, found: KeyInfo) -> list[str]:
 
 
 def _said(value: object) -> str:
-    pairs = cast("Mapping[str, str]", value) if isinstance(value, Mapping) else None
-    return ascii(str(value) if pairs is None else dict(pairs))[:200]
+    if isinstance(value, Mapping):
+        return ascii(dict(cast("Mapping[str, str]", value)))[:200]
+    return ascii(str(value))[:200]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -556,6 +556,10 @@ class TrustRoot:
         """The time it judges by."""
         return self._clock
 
+    def generation_seen(self, kind: PayloadType[T], name: str) -> int:
+        """The highest generation of such documents that the ledger has seen; 0 if none, or without a ledger."""
+        return 0 if self._ledger is None else self._ledger.generation(kind.media_type, self._audience, name)
+
     @overload
     def open(self, sealed: BytesLike, kind: type[T], *, name: str) -> T: ...
 
@@ -578,8 +582,13 @@ class TrustRoot:
         """
         return self.open_sealed(sealed, kind, name=name).document
 
-    def open_sealed(self, sealed: BytesLike, kind: type[T] | PayloadType[T], *, name: str) -> OpenedSeal[T]:
-        """``open``, with what the seal says of the document. Raises as ``open``."""
+    def open_sealed(
+        self, sealed: BytesLike, kind: type[T] | PayloadType[T], *, name: str, remember: bool = True
+    ) -> OpenedSeal[T]:
+        """``open``, with what the seal says of the document. Raises as ``open``.
+
+        Without ``remember`` the ledger is neither asked nor told: for a document that is not in its place yet.
+        """
         payload_type = kind if isinstance(kind, PayloadType) else _BY_CLASS.get(kind)
         if payload_type is None:
             raise TypeError("a KeyInfo, KeyConf or Policy is opened: name one of these classes")
@@ -595,7 +604,7 @@ class TrustRoot:
         except _UNREADABLE:
             raise SealError(_REFUSED) from None
         generation = parsed.statement.generation
-        if self._ledger is not None:
+        if self._ledger is not None and remember:
             self._ledger.note(
                 (payload_type.media_type, self._audience, name),
                 generation,
