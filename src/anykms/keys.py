@@ -106,10 +106,20 @@ def _shown(text: str) -> str:
 
 def canonical_json(value: object) -> bytes:
     """RFC 8785 (JCS) bytes of str, int, bool, None, mappings and sequences of them; no float occurs here."""
-    return json.dumps(_ordered(value), ensure_ascii=False, separators=(",", ":")).encode()
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), sort_keys=True, default=_as_dict)
+    if not text.isascii():
+        text = json.dumps(_ordered(value), ensure_ascii=False, separators=(",", ":"))
+    return text.encode()
+
+
+def _as_dict(value: object) -> dict[str, object]:
+    if isinstance(value, Mapping):
+        return dict(cast("Mapping[str, object]", value))
+    raise TypeError(f"{type(value).__name__} has no canonical JSON")
 
 
 def _ordered(value: object) -> object:
+    """With the names of every object in RFC 8785's order; for ASCII names it is Python's own."""
     if isinstance(value, Mapping):
         pairs = cast("Mapping[str, object]", value)
         # RFC 8785 3.2.3 sorts by UTF-16 code units.
@@ -144,9 +154,6 @@ def utc_seconds(moment: datetime) -> datetime:
     if moment.tzinfo is None:
         raise InvalidArgumentError("a datetime without a time zone; give one in UTC")
     return moment.astimezone(UTC).replace(microsecond=0)
-
-
-_TIME_FORMAT: Final = "%Y-%m-%dT%H:%M:%SZ"
 
 
 # Key configuration
@@ -719,7 +726,7 @@ class UnverifiedKeyInfo(_KeyFacts):
                 key_size=raw["key_size"],
                 protection_level=ProtectionLevel(raw["protection_level"]),
                 origin=KeyOrigin(raw["origin"]),
-                created_at=datetime.strptime(raw["created_at"], _TIME_FORMAT).replace(tzinfo=UTC),
+                created_at=datetime.fromisoformat(raw["created_at"]),
                 sender_authenticated=raw["sender_authenticated"],
                 fingerprint=raw["fingerprint"],
                 sender_fingerprint=raw["sender_fingerprint"],

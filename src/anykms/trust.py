@@ -100,7 +100,10 @@ def time_text(moment: datetime | None) -> str | None:
 
 def read_time(text: str | None) -> datetime | None:
     """The reverse. Raises ValueError for any other text."""
-    return None if text is None else datetime.strptime(text, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
+    found = None if text is None else datetime.fromisoformat(text)
+    if time_text(found) != text:
+        raise ValueError("another spelling of a date")
+    return found
 
 
 # What can be sealed
