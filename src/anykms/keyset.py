@@ -882,7 +882,11 @@ def _read_member(read: _MemberDocument) -> Member:
 
 
 KEYSET: Final = PayloadType[Keyset](
-    "application/vnd.anykms.keyset.v1+json", _write_keyset, _read_keyset, lambda keyset: keyset.name
+    "application/vnd.anykms.keyset.v1+json",
+    _write_keyset,
+    _read_keyset,
+    lambda keyset: keyset.name,
+    one_name=True,
 )
 """The kind of document that ``anykms.trust`` seals for this module."""
 

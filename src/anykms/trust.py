@@ -118,12 +118,14 @@ class PayloadType(Generic[T]):
         write: canonical JSON of a document.
         read: the document of a decoded JSON value; raises ValueError or KMSError for anything else.
         name: the name that a document gives itself, None for a kind that has none.
+        one_name: whether a document is sealed under its own name and no other.
     """
 
     media_type: str
     write: Callable[[T], bytes]
     read: Callable[[object], T]
     name: Callable[[T], str | None]
+    one_name: bool = False
 
 
 class _ConfDocument(msgspec.Struct, forbid_unknown_fields=True):
@@ -604,6 +606,8 @@ class TrustRoot:
         signed_by = self._signed_by(parsed)
         try:
             document = payload_type.read(parsed.statement.document)
+            if payload_type.one_name and payload_type.name(document) != name:
+                raise ValueError("the document has another name")
         except _UNREADABLE:
             raise SealError(_REFUSED) from None
         generation = parsed.statement.generation

@@ -296,11 +296,12 @@ def test_a_context_that_lacks_what_it_must_have(make: Make, provider: ObservedPr
     ring = Keyring([make("third")], policy=demanding)
     message = lax.encrypt(b"x", context={"user": "7"})
     calls = len(provider.calls)
-    for use in (
+    uses: list[Callable[[], object]] = [
         lambda: ring.encrypt(b"x", context={"user": "7"}),
         lambda: Keyring([key], policy=demanding).record(context={}),
         lambda: KMSClient(provider, policy=demanding).key(key.info).wrap(bytes(32), context={}),
-    ):
+    ]
+    for use in uses:
         with pytest.raises(PolicyError, match="policy rule required_context: the context lacks tenant"):
             use()
     assert len(provider.calls) == calls

@@ -111,7 +111,12 @@ def test_a_key_outside_the_root_does_not_count(
 
 def test_a_root_does_not_take_a_key_twice_to_lower_its_threshold(three: list[Key]) -> None:
     public = three[0].public_key()
-    for keys in ([public, public], [public, three[0]], [public, PublicKey.from_pem(public.pem(), "ES256")]):
+    rings: list[list[PublicKey | Key]] = [
+        [public, public],
+        [public, three[0]],
+        [public, PublicKey.from_pem(public.pem(), "ES256")],
+    ]
+    for keys in rings:
         with pytest.raises(InvalidArgumentError, match="distinct"):
             TrustRoot(keys, threshold=2)
 
