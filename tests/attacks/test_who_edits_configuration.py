@@ -275,12 +275,13 @@ def test_an_old_key_protects_nothing_new(make: Make, provider: ObservedProvider,
     wrapped = orders.wrap(bytes(32), context={})
     now[0] += timedelta(days=366)
     calls = len(provider.calls)
-    for use in (
+    uses: list[Callable[[], object]] = [
         lambda: ring.encrypt(b"x", context={}),
         lambda: releases.sign(b"x"),
         lambda: tags.mac(b"x"),
         lambda: orders.wrap(bytes(32), context={}),
-    ):
+    ]
+    for use in uses:
         with pytest.raises(PolicyError, match=r"policy rule max_key_age: .*successor"):
             use()
     assert len(provider.calls) == calls

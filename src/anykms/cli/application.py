@@ -23,6 +23,8 @@ _OWN: Final = {
     "inspect": "anykms.cli.messages",
     "sign": "anykms.cli.signatures",
     "verify": "anykms.cli.signatures",
+    "trust": "anykms.cli.seals",
+    "keyset": "anykms.cli.keysets",
 }
 
 
