@@ -8,9 +8,12 @@ periods are those of NIST SP 800-57 part 1 revision 5, sections 5.3 and 7.
 from __future__ import annotations
 
 import base64
+import errno
 import fcntl
 import os
 import secrets
+import stat
+import time
 import warnings
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
@@ -36,12 +39,14 @@ from anykms.errors import (
     KeyStateError,
     KeyUsageError,
     KMSError,
+    UnavailableError,
     UnsupportedOperationError,
 )
 from anykms.keys import KeyInfo, KeyState, KeyURI, canonical_json, check_name, utc_seconds
 from anykms.payload import BytesLike
 from anykms.policy import Policy
 from anykms.provider import Operation, SignatureEncoding
+from anykms.retrying import Deadline
 from anykms.signing import PublicKey
 from anykms.trust import (
     MAX_SEALED_SIZE,
@@ -55,6 +60,7 @@ from anykms.trust import (
 )
 
 MAX_MEMBERS: Final = 32
+LONGEST_PERIOD: Final = timedelta(days=100 * 365)
 WARN_BEFORE: Final = timedelta(days=30)
 """How long before the end of a member's period its use begins to warn."""
 
@@ -62,6 +68,7 @@ Clients: TypeAlias = Sequence[KMSClient] | Callable[[KeyInfo], KMSClient | None]
 """Who serves the members: one client for each provider, or a function that finds the client of a key."""
 
 _PROTECTING: Final = frozenset({Operation.WRAP, Operation.SIGN, Operation.MAC})
+_LOCK_SECONDS: Final = 10.0
 
 
 class MemberState(StrEnum):
@@ -771,6 +778,11 @@ def _activated(
     protect, process = PERIODS[member.info.purpose]
     protect = protect if protect_for is None else protect_for
     process = process if process_for is None else process_for
+    if (
+        not timedelta(0) < protect <= LONGEST_PERIOD
+        or not timedelta(0) <= (process or protect) <= LONGEST_PERIOD
+    ):
+        raise InvalidArgumentError("a period is longer than zero, and 100 years at most")
     ends = now + protect
     return replace(
         member,
@@ -895,7 +907,11 @@ KEYSET: Final = PayloadType[Keyset](
 
 
 def _read(path: Path) -> bytes:
-    with path.open("rb") as file:
+    # A pipe put in the file's place must not make the application wait.
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    with open(descriptor, "rb") as file:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "not a regular file", str(path))
         return file.read(MAX_SEALED_SIZE + 1)
 
 
@@ -903,11 +919,23 @@ def _read(path: Path) -> bytes:
 def _locked(directory: Path) -> Generator[None]:
     """No other process of this machine saves a keyset in the directory meanwhile."""
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    deadline = Deadline(_LOCK_SECONDS, time.monotonic)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        while not _try_lock(descriptor):
+            if deadline.remaining() <= 0:
+                raise UnavailableError(f"another process is saving a keyset in {directory}; try again")
+            time.sleep(0.02)
         yield
     finally:
         os.close(descriptor)
+
+
+def _try_lock(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _replace(path: Path, data: bytes) -> None:

@@ -19,6 +19,7 @@ DEVELOPMENT_TAG: Final = ("environment", "development")
 _PROTECTING: Final = frozenset({Operation.WRAP, Operation.SIGN, Operation.MAC})
 """Operations that give a key new data to protect, as against processing what it protects already."""
 _MAX_RECIPIENTS: Final = 32
+_LONGEST: Final = timedelta(days=100 * 365)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,14 +85,16 @@ class Policy:
             raise InvalidArgumentError(f"min_recipients is {self.min_recipients}; use 1 to max_recipients")
         for name in ("max_age", "max_key_age", "max_cache_age", "clock_skew"):
             span = cast("timedelta | None", getattr(self, name))
-            if span is not None and (span < timedelta(0) or span.microseconds):
-                raise InvalidArgumentError(f"{name} is {span}; use whole seconds, 0 or more")
+            if span is not None and (not timedelta(0) <= span <= _LONGEST or span.microseconds):
+                raise InvalidArgumentError(f"{name} is {span}; use whole seconds, up to 100 years")
         for name in ("min_key_size", "max_cache_messages"):
             number = cast("int | None", getattr(self, name))
             if number is not None and (type(number) is not int or number < 1):
                 raise InvalidArgumentError(f"{name} is {number}; use 1 or more")
-        if self.min_protection_level is not None:
-            object.__setattr__(self, "min_protection_level", ProtectionLevel(self.min_protection_level))
+        level = self.min_protection_level
+        if level is not None and level not in list(ProtectionLevel):
+            raise InvalidArgumentError(f"min_protection_level is one of {_listed(ProtectionLevel)}, or None")
+        object.__setattr__(self, "min_protection_level", None if level is None else ProtectionLevel(level))
 
     def _check_set(self, name: str) -> None:
         """One word is a set of its letters to Python, and would allow nothing that was meant."""

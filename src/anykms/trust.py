@@ -60,6 +60,7 @@ _REFUSED: Final = (
     "meant for another use, or not signed by enough of its keys"
 )
 _Label: TypeAlias = Annotated[str, msgspec.Meta(max_length=256)]
+_Seconds: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=100 * 365 * 86400)]
 _Time: TypeAlias = Annotated[str, msgspec.Meta(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$")]
 
 
@@ -148,13 +149,13 @@ class _PolicyDocument(msgspec.Struct, forbid_unknown_fields=True):
     min_key_size: int | None
     min_protection_level: str | None
     forbid_development_keys: bool
-    max_key_age: int | None
+    max_key_age: _Seconds | None
     required_context: list[str]
-    max_age: int | None
-    clock_skew: int
+    max_age: _Seconds | None
+    clock_skew: _Seconds
     min_recipients: int
     max_recipients: int
-    max_cache_age: int | None
+    max_cache_age: _Seconds | None
     max_cache_messages: int | None
 
 
@@ -658,10 +659,14 @@ class TrustRoot:
     def _signature_of(self, name: str, key: PublicKey | Key, parsed: _Parsed) -> bytes | None:
         """The signature in the document that ``key`` made, or None."""
         message = _signed(parsed.payload_type, parsed.payload, _takes_whole(key))
-        for signature, claim in zip(parsed.signatures, parsed.envelope.signatures, strict=True):
-            # A key in a service is asked only about what claims to be its own, so that junk costs no calls.
-            if not isinstance(key, PublicKey) and claim.keyid != name:
-                continue
+        tried = parsed.signatures
+        if not isinstance(key, PublicKey):
+            # A key in a service is asked once, about what claims to be its own, so that junk costs no calls.
+            claims = zip(parsed.envelope.signatures, parsed.signatures, strict=True)
+            tried = [signature for claim, signature in claims if claim.keyid == name]
+            if len(tried) > 1:
+                return None
+        for signature in tried:
             try:
                 if isinstance(key, PublicKey) or key.info.purpose is KeyPurpose.SIGN_VERIFY:
                     key.verify(message, signature)
@@ -706,15 +711,18 @@ class Ledger:
 
     Raises:
         OSError: the file cannot be opened or made.
-        KeystoreError: not such a file.
+        KeystoreError: not such a file, or one that other users can write.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self._path = Path(path)
         descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            mode = os.fstat(descriptor).st_mode
+            if not stat.S_ISREG(mode):
                 raise KeystoreError("the ledger is not a regular file")
+            if mode & (stat.S_IWGRP | stat.S_IWOTH):
+                raise KeystoreError("other users can write the ledger; take that right away: chmod go-w")
         finally:
             os.close(descriptor)
         self._lock = threading.Lock()

@@ -31,12 +31,15 @@ _file_option = click.option(
 _key_option = click.option("--key", metavar="NAME", required=True, help="The key: its name or URI.")
 _reason_option = click.option("--reason", metavar="TEXT", help="Why; kept in the keyset.")
 _protect_option = click.option(
-    "--protect-days", metavar="DAYS", type=int, help="How long it encrypts, signs or MACs. Default: 730."
+    "--protect-days",
+    metavar="DAYS",
+    type=click.IntRange(1, 36500),
+    help="How long it encrypts, signs or MACs. Default: 730.",
 )
 _process_option = click.option(
     "--process-days",
     metavar="DAYS",
-    type=int,
+    type=click.IntRange(0, 36500),
     help="How long it decrypts or verifies after that. Default: 1095; signing keys without end.",
 )
 

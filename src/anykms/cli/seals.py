@@ -86,7 +86,10 @@ def root(
 )
 @click.option("--audience", metavar="TEXT", default="", help="As in the trust root.")
 @click.option(
-    "--expires", metavar="DAYS", type=int, help="Days until it is no longer to be used. Default: never."
+    "--expires",
+    metavar="DAYS",
+    type=click.IntRange(1, 36500),
+    help="Days until it is no longer to be used. Default: never.",
 )
 @sealers_option
 @output_option
