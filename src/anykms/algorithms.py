@@ -64,8 +64,11 @@ class Algorithm(StrEnum):
         """The algorithm of that name.
 
         Raises:
+            TypeError: not a str.
             InvalidArgumentError: no algorithm of the contract has that name.
         """
+        if not isinstance(name, str):
+            raise TypeError(f"algorithm is an Algorithm or its name, not {type(name).__name__}")
         try:
             return cls(name)
         except ValueError:

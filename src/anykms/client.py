@@ -16,7 +16,7 @@ from typing import Final, Self, TypeVar
 import msgspec
 
 from anykms.algorithms import Algorithm, KeyPurpose
-from anykms.context import canonical_bytes, validate
+from anykms.context import canonicalise
 from anykms.errors import (
     DeadlineExceededError,
     IntegrityError,
@@ -51,7 +51,7 @@ from anykms.provider import (
     Wrapped,
 )
 from anykms.retrying import Deadline, RetryPolicy
-from anykms.signing import PublicKey, der_to_p1363, p1363_to_der, prepare_message
+from anykms.signing import PublicKey, der_to_p1363, p1363_to_der, prepare_message, signature_encoding
 from anykms.wrapping import NOT_AUTHENTIC, WrappedKey, unwrap_data_key, wrap_data_key
 
 T = TypeVar("T")
@@ -111,20 +111,19 @@ class _Session:
     ) -> T:
         """``function()`` under the retry policy; every error says where it happened."""
         try:
-            if not repeat:
-                return self._shielded(function)
-            return self.retry.call(lambda: self._shielded(function), deadline)
+            return self.retry.call(function, deadline) if repeat else function()
         except KMSError as error:
             error.locate(provider=self.provider.scheme, operation=operation, key=key)
             raise
-
-    def _shielded(self, function: Callable[[], T]) -> T:
-        try:
-            return function()
-        except (KMSError, MemoryError):
+        except MemoryError:
             raise
         except Exception as error:
-            raise ProviderError(f"an unmapped {type(error).__name__} of the provider") from error
+            raise ProviderError(
+                f"an unmapped {type(error).__name__} of the provider",
+                provider=self.provider.scheme,
+                operation=operation,
+                key=key,
+            ) from error
 
     def require(
         self, operation: Operation, algorithm: Algorithm | None = None, key_size: int | None = None
@@ -614,7 +613,7 @@ class Key:
             UnsupportedOperationError: ``prehashed`` with Ed25519 or ML-DSA.
         """
         info = self._for(KeyPurpose.SIGN_VERIFY, Operation.SIGN)
-        form = _encoding(encoding)
+        form = signature_encoding(encoding)
         prepared = prepare_message(info.algorithm, message, prehashed=prehashed)
         self._session.gate(Operation.SIGN, info)
         signature, _ = self._session.sign(info, prepared, info.algorithm.spec.prehashable)
@@ -639,7 +638,7 @@ class Key:
             KMSError: the key's state cannot be read, or forbids it.
         """
         info = self._for(KeyPurpose.SIGN_VERIFY, None)
-        form = _encoding(encoding)
+        form = signature_encoding(encoding)
         prepared = prepare_message(info.algorithm, message, prehashed=prehashed)
         octets(signature, "signature")
         self._session.gate(Operation.GET_PUBLIC_KEY, info, fresh=True)
@@ -717,12 +716,13 @@ class Key:
             KeyUsageError: not an ENCRYPT_DECRYPT key.
             InvalidArgumentError: not 32 bytes, or a broken rule of the context.
         """
-        self._for(KeyPurpose.ENCRYPT_DECRYPT, Operation.WRAP)
+        self._for(KeyPurpose.ENCRYPT_DECRYPT, None)
+        wrapper = DataKeyWrapper.of(self)
         data = octets(data_key, "data_key")
         if len(data) != DATA_KEY_SIZE:
             raise InvalidArgumentError(f"a data key has {DATA_KEY_SIZE} bytes, not {len(data)}")
-        pairs, bind = validate(context), _generic_bind(context)
-        wrapped = wrap_data_key(DataKeyWrapper(self), data, bind=bind, pairs=pairs, origin=0)
+        pairs, ctx = canonicalise(context)
+        wrapped = wrap_data_key(wrapper, data, bind=_generic_bind(ctx), pairs=pairs, origin=0)
         return _KEY_MAGIC + msgspec.msgpack.encode(wrapped)
 
     def unwrap(self, wrapped: BytesLike, *, context: Mapping[str, str]) -> bytes:
@@ -734,9 +734,10 @@ class Key:
             KeyNotAllowedError: wrapped under another key; no provider was called.
             PolicyError: the sender is not authenticated and the client's policy demands it.
         """
-        self._for(KeyPurpose.ENCRYPT_DECRYPT, Operation.UNWRAP)
+        self._for(KeyPurpose.ENCRYPT_DECRYPT, None)
+        wrapper = DataKeyWrapper.of(self)
         data = octets(wrapped, "wrapped")
-        pairs, bind = validate(context), _generic_bind(context)
+        pairs, ctx = canonicalise(context)
         found = _read_wrapped(data)
         uri = found.key_uri().without_version()
         if uri != self._info.uri.without_version():
@@ -744,7 +745,7 @@ class Key:
                 KeyNotAllowedError(f"wrapped under another key: {str(uri)!a}"), Operation.UNWRAP
             )
         self._session.policy.check_sender(found.sender_authenticated)
-        return unwrap_data_key(DataKeyWrapper(self), found, bind=bind, pairs=pairs)
+        return unwrap_data_key(wrapper, found, bind=_generic_bind(ctx), pairs=pairs)
 
     # Checks
 
@@ -776,12 +777,21 @@ class DataKeyWrapper:
 
     def __init__(self, key: Key, deadline: Deadline | None = None) -> None:
         self._key = key
+        self.info = key.info
         self._session = key._session  # pyright: ignore[reportPrivateUsage] # one module, two views of a key
         self._deadline = deadline
 
-    @property
-    def info(self) -> KeyInfo:
-        return self._key.info
+    @classmethod
+    def of(cls, key: Key) -> Self:
+        """The key, once its provider is known to wrap with such keys.
+
+        Raises:
+            UnsupportedOperationError: it does not.
+        """
+        wrapper = cls(key)
+        for operation in (Operation.WRAP, Operation.UNWRAP):
+            wrapper._session.require(operation, key.info.algorithm, key.info.key_size)
+        return wrapper
 
     def start_deadline(self) -> Deadline:
         """A deadline of the key's own retry policy."""
@@ -793,7 +803,6 @@ class DataKeyWrapper:
 
     def wrap(self, secret: bytes, context: WrapContext) -> Wrapped:
         info, provider = self.info, self._session.provider
-        self._session.require(Operation.WRAP, info.algorithm, info.key_size)
         self._session.gate(Operation.WRAP, info)
         return self._session.call(
             Operation.WRAP,
@@ -804,7 +813,6 @@ class DataKeyWrapper:
 
     def unwrap(self, wrapped: bytes, version: str | None, context: WrapContext) -> bytes:
         info, provider = self.info, self._session.provider
-        self._session.require(Operation.UNWRAP, info.algorithm, info.key_size)
         self._session.gate(Operation.UNWRAP, info)
         return self._session.call(
             Operation.UNWRAP,
@@ -872,17 +880,8 @@ def _mac_message(info: KeyInfo, message: BytesLike) -> bytes:
     return data
 
 
-def _encoding(encoding: SignatureEncoding | str) -> SignatureEncoding:
-    if not isinstance(encoding, str):
-        raise TypeError(f"encoding is a str, not {type(encoding).__name__}")
-    try:
-        return SignatureEncoding(encoding)
-    except ValueError:
-        raise InvalidArgumentError(f"unknown encoding {ascii(encoding)[:40]}; use DER or P1363") from None
-
-
-def _generic_bind(context: Mapping[str, str]) -> bytes:
-    return hashlib.sha256(b"anykms/v1 key-wrap" + canonical_bytes(context)).digest()
+def _generic_bind(ctx: bytes) -> bytes:
+    return hashlib.sha256(b"anykms/v1 key-wrap" + ctx).digest()
 
 
 def _read_wrapped(data: bytes) -> WrappedKey:

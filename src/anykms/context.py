@@ -27,7 +27,7 @@ def validate(context: EncryptionContext) -> dict[str, str]:
         TypeError: not a mapping of str to str.
         InvalidArgumentError: a rule is broken.
     """
-    return _canonicalise(context)[0]
+    return canonicalise(context)[0]
 
 
 def canonical_bytes(context: EncryptionContext) -> bytes:
@@ -44,10 +44,11 @@ def canonical_bytes(context: EncryptionContext) -> bytes:
         TypeError: not a mapping of str to str.
         InvalidArgumentError: a rule of ``validate`` is broken.
     """
-    return _canonicalise(context)[1]
+    return canonicalise(context)[1]
 
 
-def _canonicalise(context: EncryptionContext) -> tuple[dict[str, str], bytes]:
+def canonicalise(context: EncryptionContext) -> tuple[dict[str, str], bytes]:
+    """``validate`` and ``canonical_bytes`` at once."""
     if not isinstance(context, Mapping):
         raise TypeError(
             f"context is a mapping of str to str, not {type(context).__name__}; write {{}} for none"

@@ -9,16 +9,20 @@ import base64
 import hashlib
 import json
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from types import MappingProxyType
-from typing import Final, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Final, Self, TypeVar, cast
 from urllib.parse import parse_qsl, quote, unquote
 
 from anykms.algorithms import Algorithm, KeyPurpose
 from anykms.errors import InvalidArgumentError
+from anykms.payload import BytesLike, octets
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 DESTROY_WINDOW_DAYS: Final = range(7, 31)
 DEFAULT_DESTROY_WINDOW: Final = 30
@@ -112,6 +116,22 @@ def _ordered(value: object) -> object:
     if isinstance(value, (list, tuple)):
         return [_ordered(item) for item in cast("list[object]", value)]
     return value
+
+
+def _thawed(value: DataclassInstance) -> dict[str, object]:
+    """The fields of a frozen value with read-only mappings as dicts, which pickle and copy can take."""
+    found = {f.name: cast("object", getattr(value, f.name)) for f in fields(value)}
+    return {
+        name: dict(cast("Mapping[str, str]", kept)) if isinstance(kept, Mapping) else kept
+        for name, kept in found.items()
+    }
+
+
+_T = TypeVar("_T")
+
+
+def _rebuild(kind: Callable[..., _T], values: dict[str, object]) -> _T:
+    return kind(**values)
 
 
 def utc_seconds(moment: datetime) -> datetime:
@@ -214,6 +234,9 @@ class KeyConf:
 
     def __hash__(self) -> int:
         return hash(self.to_json())
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _rebuild, (type(self), _thawed(self))
 
     def to_json(self) -> bytes:
         """Canonical JSON (RFC 8785) of every field."""
@@ -321,7 +344,7 @@ class _Grammar:
 
 _LABEL: Final = r"(?!xn--)[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
 _HOST: Final = rf"(?:{_LABEL}\.){{0,31}}{_LABEL}"
-_SCHEME: Final = re.compile(r"[a-z][a-z0-9-]{0,31}")
+_SCHEME: Final = re.compile(r"(?!https?$)[a-z][a-z0-9-]{0,31}")
 _SEGMENT: Final = r"(?!\.{1,2}(?:/|$))[A-Za-z0-9._-]{1,127}"
 _GRAMMARS: Final = {
     "local": _Grammar(re.compile(r"[a-z2-7]{26}/[a-z][a-z0-9-]{0,70}"), "/", re.compile(r"[1-9][0-9]{0,8}")),
@@ -363,18 +386,23 @@ class KeyURI:
     scheme: str
     resource: str
     version: str | None = None
+    _text: str = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "_text", self._spell())
         grammar = _GRAMMARS.get(self.scheme, _STRANGER)
         fits = (
             _SCHEME.fullmatch(self.scheme)
             and grammar.resource.fullmatch(self.resource)
             and (self.version is None or (grammar.version and grammar.version.fullmatch(self.version)))
         )
-        if not fits or len(str(self)) > MAX_URI_SIZE:
-            raise InvalidArgumentError(f"not a canonical key URI: {_shown(str(self))}")
+        if not fits or len(self._text) > MAX_URI_SIZE:
+            raise InvalidArgumentError(f"not a canonical key URI: {_shown(self._text)}")
 
     def __str__(self) -> str:
+        return self._text
+
+    def _spell(self) -> str:
         if self.version is None:
             return f"{self.scheme}://{self.resource}"
         separator = _GRAMMARS.get(self.scheme, _STRANGER).separator or "/"
@@ -422,6 +450,8 @@ class KeyURI:
             InvalidArgumentError: none of these spellings.
         """
         _text(text, "a key URI")
+        if not text.isascii():  # lower() below would make ASCII of the Kelvin sign
+            raise InvalidArgumentError(f"not a key URI: {_shown(text)}")
         for pattern, template in _SPELLINGS:
             if match := pattern.fullmatch(text):
                 text = template.format(*match.groups(default=""))
@@ -454,7 +484,7 @@ _SPELLINGS: Final = (
 # Connection URIs
 
 _CONNECTIONS: Final = {
-    "local": re.compile(r"(?:///?(?P<path>[^?#]+))|(?P<relative>[^/?#][^?#]*)"),
+    "local": re.compile(r"///[^?#]+|[^/?#][^?#]*"),
     "awskms": re.compile(r"///?"),
     "gcpkms": re.compile(r"//projects/[a-z0-9.:-]+/locations/[a-z0-9-]+/keyRings/[A-Za-z0-9_-]{1,63}"),
     "azurekms": re.compile(f"//{_HOST}/?"),
@@ -462,6 +492,7 @@ _CONNECTIONS: Final = {
 
 
 _STRANGERS_ADDRESS: Final = re.compile(f"//{_HOST}")
+_OPTION: Final = re.compile(r"[a-z][a-z0-9_-]{0,31}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -477,12 +508,21 @@ class ConnectionURI:
     Attributes:
         scheme: chooses the provider.
         address: what follows the scheme: a file path (percent escapes resolved) or a resource.
-        options: each name at most once.
+        options: each name, ``[a-z][a-z0-9_-]{0,31}``, at most once.
     """
 
     scheme: str
     address: str
     options: Mapping[str, str]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "options", MappingProxyType(dict(self.options)))
+
+    def __hash__(self) -> int:
+        return hash(str(self))
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _rebuild, (type(self), _thawed(self))
 
     @classmethod
     def parse(cls, text: str) -> Self:
@@ -497,13 +537,13 @@ class ConnectionURI:
         address, mark, query = rest.partition("?")
         if not colon or not _SCHEME.fullmatch(scheme) or "#" in text or not text.isprintable():
             raise InvalidArgumentError(
-                f"not a connection URI: {_shown(text)}; for example local:///var/lib/app/keys.db"
+                f"not a connection URI: {_shown(scheme + colon + address)}; for example local:///var/lib/app/keys.db"
             )
         pattern = _CONNECTIONS.get(scheme, _STRANGERS_ADDRESS)
         if not pattern.fullmatch(address) or (scheme == "local" and _is_key(text)):
-            raise InvalidArgumentError(f"not a connection URI of scheme {scheme}: {_shown(text)}")
+            raise InvalidArgumentError(f"not a connection URI of scheme {scheme}: {_shown(address)}")
         options = _options(query) if mark else {}
-        return cls(scheme, _address(scheme, address), MappingProxyType(options))
+        return cls(scheme, _address(scheme, address), options)
 
     def __str__(self) -> str:
         query = "&".join(f"{name}={quote(value, safe='/:')}" for name, value in self.options.items())
@@ -513,7 +553,7 @@ class ConnectionURI:
             if self.scheme == "local" and not address.startswith("/")
             else f"{self.scheme}://"
         )
-        return prefix + address + (f"?{query}" if query else "")
+        return prefix + (address or "/") + (f"?{query}" if query else "")
 
 
 def _is_key(text: str) -> bool:
@@ -526,7 +566,15 @@ def _is_key(text: str) -> bool:
 
 def _address(scheme: str, address: str) -> str:
     bare = address.removeprefix("//")
-    return unquote(bare, errors="strict") if scheme == "local" else bare.rstrip("/")
+    if scheme != "local":
+        return bare.rstrip("/")
+    try:
+        path = unquote(bare, errors="strict")
+    except UnicodeDecodeError:
+        raise InvalidArgumentError("the path of a connection URI is percent-encoded UTF-8") from None
+    if not path.isprintable():
+        raise InvalidArgumentError(f"the path of a connection URI holds a control character: {_shown(path)}")
+    return path
 
 
 def _options(query: str) -> dict[str, str]:
@@ -539,6 +587,9 @@ def _options(query: str) -> dict[str, str]:
     options = dict(pairs)
     if len(options) != len(pairs):
         raise InvalidArgumentError("an option of a connection URI is given twice")
+    for name, value in pairs:
+        if not _OPTION.fullmatch(name) or not value.isprintable():
+            raise InvalidArgumentError(f"not an option of a connection URI: {_shown(name)}")
     return options
 
 
@@ -563,6 +614,12 @@ class _KeyFacts:
     destroy_window: int | None
     destroy_window_enforced: bool
     conf_digest: str | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "tags", MappingProxyType(dict(self.tags)))
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _rebuild, (type(self), _thawed(self))
 
     def to_json(self) -> bytes:
         """Canonical JSON (RFC 8785): what an application stores, under a seal."""
@@ -620,16 +677,14 @@ class UnverifiedKeyInfo(_KeyFacts):
     __hash__ = _KeyFacts.__hash__
 
     @classmethod
-    def from_json(cls, data: bytes) -> Self:
+    def from_json(cls, data: BytesLike) -> Self:
         """Read ``KeyInfo.to_json``; only those very bytes are accepted.
 
         Raises:
-            TypeError: not bytes.
+            TypeError: not bytes-like.
             InvalidArgumentError: not the canonical JSON of a KeyInfo.
         """
-        if not isinstance(data, (bytes, bytearray, memoryview)):
-            raise TypeError(f"the JSON of a KeyInfo is bytes, not {type(data).__name__}")
-        data = bytes(data)
+        data = octets(data, "the JSON of a KeyInfo")
         problem = InvalidArgumentError("not the canonical JSON of a KeyInfo")
         if len(data) > 65536:
             raise problem
@@ -648,7 +703,7 @@ class UnverifiedKeyInfo(_KeyFacts):
                 sender_authenticated=raw["sender_authenticated"],
                 fingerprint=raw["fingerprint"],
                 sender_fingerprint=raw["sender_fingerprint"],
-                tags=MappingProxyType({str(k): _text(v, "tag") for k, v in raw["tags"].items()}),
+                tags={str(k): _text(v, "tag") for k, v in raw["tags"].items()},
                 destroy_window=raw["destroy_window"],
                 destroy_window_enforced=raw["destroy_window_enforced"],
                 conf_digest=raw["conf_digest"],
@@ -674,7 +729,7 @@ def _is_optional(kind: type, *values: object) -> bool:
 def _plain(value: object) -> object:
     """A field as JSON has it."""
     if isinstance(value, datetime):
-        return utc_seconds(value).strftime(_TIME_FORMAT)
+        return utc_seconds(value).isoformat().replace("+00:00", "Z")
     if isinstance(value, (KeyURI, StrEnum)):
         return str(value)
     if isinstance(value, Mapping):

@@ -75,17 +75,20 @@ class RetryPolicy:
 
         The last error is the one raised.
         """
-        deadline = deadline or self.start()
-        deadline.check()
-        for attempt in range(1, self.max_attempts):
+        if deadline is None:
+            deadline = self.start()
+        else:
+            deadline.check()
+        attempt = 1
+        while True:
             try:
                 return function()
             except KMSError as error:
                 delay = self._delay(attempt, error)
-                if not error.retryable or delay >= deadline.remaining():
+                if not error.retryable or attempt >= self.max_attempts or delay >= deadline.remaining():
                     raise
             self.sleep(delay)
-        return function()
+            attempt += 1
 
     def _delay(self, attempt: int, error: KMSError) -> float:
         backoff: float = min(self.max_delay, self.base_delay * 2**attempt) * self.jitter()

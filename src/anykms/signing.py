@@ -22,16 +22,14 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat,
 
 from anykms.algorithms import Algorithm, AlgorithmSpec, KeyPurpose, KeyType, oaep_max_plaintext
 from anykms.errors import (
-    IntegrityError,
     InvalidArgumentError,
     InvalidSignatureError,
     KeyUsageError,
     UnsupportedOperationError,
 )
 from anykms.keys import canonical_json
+from anykms.payload import BytesLike, buffer, octets
 from anykms.provider import SignatureEncoding
-
-BytesLike: TypeAlias = bytes | bytearray | memoryview
 
 MAX_SPKI_SIZE: Final = 8192
 """Bytes; an ML-DSA-87 key, the largest here, takes 2614."""
@@ -79,10 +77,10 @@ def digest(algorithm: Algorithm | str, message: BytesLike) -> bytes:
         TypeError: the message is not bytes-like.
         UnsupportedOperationError: the algorithm signs the whole message (Ed25519, ML-DSA), or does not sign.
     """
-    chosen = _algorithm(algorithm)
+    chosen = Algorithm.named(algorithm)
     if not chosen.spec.prehashable:
         raise UnsupportedOperationError(f"{chosen} signs no digest")
-    return hashlib.new(str(chosen.spec.digest), _octets(message, "message")).digest()
+    return hashlib.new(str(chosen.spec.digest), buffer(message, "message")).digest()
 
 
 def prepare_message(algorithm: Algorithm | str, message: BytesLike, *, prehashed: bool = False) -> bytes:
@@ -99,7 +97,7 @@ def prepare_message(algorithm: Algorithm | str, message: BytesLike, *, prehashed
         InvalidArgumentError: a message or digest of the wrong size.
         UnsupportedOperationError: ``prehashed`` with Ed25519 or ML-DSA, or an algorithm that does not sign.
     """
-    chosen = _algorithm(algorithm)
+    chosen = Algorithm.named(algorithm)
     spec = chosen.spec
     if KeyPurpose.SIGN_VERIFY not in spec.purposes:
         raise UnsupportedOperationError(f"{chosen} does not sign")
@@ -107,7 +105,7 @@ def prepare_message(algorithm: Algorithm | str, message: BytesLike, *, prehashed
         return digest(chosen, message)
     if prehashed and not spec.prehashable:
         raise UnsupportedOperationError(f"{chosen} signs whole messages; leave prehashed out")
-    data = bytes(_octets(message, "message"))
+    data = octets(message, "message")
     if prehashed and len(data) != spec.digest_size:
         raise InvalidArgumentError(
             f"a digest for {chosen} has {spec.digest_size} bytes ({spec.digest}), not {len(data)}"
@@ -137,7 +135,7 @@ def der_to_p1363(signature: BytesLike, algorithm: Algorithm | str) -> bytes:
         InvalidSignatureError: not the one minimal DER encoding, or r or s is not in 1..n-1.
     """
     order, width = _ecdsa(algorithm)
-    data = bytes(_octets(signature, "signature"))
+    data = octets(signature, "signature")
     try:
         r, s = utils.decode_dss_signature(data)
         # pyca's parser is strict today; the comparison keeps it so (GHSA-x5h4-9gqw-942j).
@@ -161,7 +159,7 @@ def p1363_to_der(signature: BytesLike, algorithm: Algorithm | str) -> bytes:
         InvalidSignatureError: not exactly twice the curve's width, or r or s is not in 1..n-1.
     """
     order, width = _ecdsa(algorithm)
-    data = bytes(_octets(signature, "signature"))
+    data = octets(signature, "signature")
     r, s = int.from_bytes(data[:width]), int.from_bytes(data[width:])
     if not (len(data) == 2 * width and 0 < r < order and 0 < s < order):
         raise InvalidSignatureError(_REFUSED)
@@ -169,7 +167,7 @@ def p1363_to_der(signature: BytesLike, algorithm: Algorithm | str) -> bytes:
 
 
 def _ecdsa(algorithm: Algorithm | str) -> tuple[int, int]:
-    chosen = _algorithm(algorithm)
+    chosen = Algorithm.named(algorithm)
     spec = chosen.spec
     if spec.curve is None or spec.coordinate_size is None:
         raise InvalidArgumentError(f"{chosen} signatures have one form; only ECDSA's are converted")
@@ -212,21 +210,17 @@ class PublicKey:
         self._fingerprint = hashlib.sha256(self._spki).hexdigest()
 
     @classmethod
-    def from_spki(cls, der: BytesLike, algorithm: Algorithm | str, *, fingerprint: str | None = None) -> Self:
+    def from_spki(cls, der: BytesLike, algorithm: Algorithm | str) -> Self:
         """The key of a DER SubjectPublicKeyInfo (RFC 5280, 4.1.2.7).
 
         EC points may be compressed or not; everything else has one accepted encoding.
 
-        Args:
-            fingerprint: the key's, where it is known already (``KeyInfo.fingerprint``).
-
         Raises:
             TypeError: an argument of the wrong type.
             InvalidArgumentError: not such DER, or see the class.
-            IntegrityError: a valid key, but not the one with that fingerprint.
         """
         chosen = _asymmetric(algorithm)
-        data = bytes(_octets(der, "an SPKI"))
+        data = octets(der, "an SPKI")
         try:
             if len(data) > MAX_SPKI_SIZE:
                 raise ValueError
@@ -243,10 +237,6 @@ class PublicKey:
         )
         if data != found.spki and not compressed:
             raise InvalidArgumentError("the SubjectPublicKeyInfo is not in its canonical encoding")
-        if fingerprint is not None and fingerprint != found.fingerprint:
-            raise IntegrityError(
-                f"the public key is not the expected one: its SHA-256 is {found.fingerprint}"
-            )
         return found
 
     @classmethod
@@ -258,7 +248,7 @@ class PublicKey:
             InvalidArgumentError: not exactly one such block; a private key, too, is refused.
                 Or see the class.
         """
-        text = pem if isinstance(pem, str) else bytes(_octets(pem, "a PEM")).decode("ascii", "replace")
+        text = pem if isinstance(pem, str) else octets(pem, "a PEM").decode("ascii", "replace")
         if "PRIVATE KEY" in text:
             raise InvalidArgumentError("this PEM holds a private key; give the public key alone")
         block = _PEM.fullmatch(text.strip()) if len(text) <= 2 * MAX_SPKI_SIZE else None
@@ -346,11 +336,11 @@ class PublicKey:
             KeyUsageError: an RSA-OAEP-256 key.
             InvalidSignatureError: it is not; always with the same text.
         """
-        form = _signature_encoding(encoding)
+        form = signature_encoding(encoding)
         if self._check is None:
             raise KeyUsageError(f"a key for {self._algorithm} verifies no signatures")
         data = prepare_message(self._algorithm, message, prehashed=prehashed)
-        given = bytes(_octets(signature, "signature"))
+        given = octets(signature, "signature")
         if self._algorithm.spec.coordinate_size is not None:
             if form is SignatureEncoding.P1363:
                 given = p1363_to_der(given, self._algorithm)
@@ -380,7 +370,7 @@ class PublicKey:
         """
         if self._algorithm is not Algorithm.RSA_OAEP_256 or not isinstance(self._key, rsa.RSAPublicKey):
             raise KeyUsageError(f"a key for {self._algorithm} does not encrypt")
-        data = bytes(_octets(plaintext, "plaintext"))
+        data = octets(plaintext, "plaintext")
         longest = oaep_max_plaintext(self._key.key_size)
         if not 1 <= len(data) <= longest:
             raise InvalidArgumentError(
@@ -408,28 +398,14 @@ _PEM: Final = re.compile(
 )
 
 
-def _octets(value: BytesLike, what: str) -> bytes | bytearray:
-    if isinstance(value, (bytes, bytearray)):
-        return value
-    if isinstance(value, memoryview):
-        return value.tobytes()
-    raise TypeError(f"{what} is bytes, bytearray or memoryview, not {type(value).__name__}")
-
-
-def _algorithm(name: Algorithm | str) -> Algorithm:
-    if not isinstance(name, str):
-        raise TypeError(f"algorithm is an Algorithm or its name, not {type(name).__name__}")
-    return Algorithm.named(name)
-
-
 def _asymmetric(name: Algorithm | str) -> Algorithm:
-    chosen = _algorithm(name)
+    chosen = Algorithm.named(name)
     if chosen.spec.key_type is KeyType.OCT:
         raise InvalidArgumentError(f"{chosen} is symmetric; it has no public key")
     return chosen
 
 
-def _signature_encoding(name: SignatureEncoding | str) -> SignatureEncoding:
+def signature_encoding(name: SignatureEncoding | str) -> SignatureEncoding:
     if not isinstance(name, str):
         raise TypeError(f"encoding is a SignatureEncoding or its name, not {type(name).__name__}")
     try:
@@ -499,7 +475,7 @@ def _jwk_members(jwk: Mapping[str, object] | BytesLike | str) -> Mapping[str, ob
     if isinstance(jwk, Mapping):
         return jwk
     problem = "the JWK is not one JSON object with each member given once"
-    text = jwk if isinstance(jwk, str) else bytes(_octets(jwk, "a JWK is a mapping or JSON; JSON"))
+    text = jwk if isinstance(jwk, str) else octets(jwk, "a JWK is a mapping or JSON; JSON")
     if len(text) > MAX_JWK_SIZE:
         raise InvalidArgumentError(f"the JWK is longer than {MAX_JWK_SIZE} bytes")
     try:
@@ -521,7 +497,8 @@ def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
 def _check_jwk_use(members: Mapping[str, object], algorithm: Algorithm) -> None:
     signs = KeyPurpose.SIGN_VERIFY in algorithm.spec.purposes
     # RFC 8037 keys still say EdDSA, which RFC 9864 splits by curve; the curve is checked below.
-    names = {str(algorithm), "EdDSA"} if algorithm is Algorithm.ED25519 else {str(algorithm)}
+    # A list, since a member of a foreign JWK need not be hashable.
+    names = [str(algorithm), "EdDSA"] if algorithm is Algorithm.ED25519 else [str(algorithm)]
     if "alg" not in members and algorithm.spec.key_type is KeyType.AKP:
         raise InvalidArgumentError("a JWK of type AKP has the member alg (RFC 9964)")
     if members.get("alg", str(algorithm)) not in names:

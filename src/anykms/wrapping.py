@@ -10,6 +10,7 @@ import base64
 import hashlib
 import os
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Annotated, Final, Protocol
 
 import msgspec
@@ -36,6 +37,7 @@ _SENDER_SIGNATURE_SIZE: Final = 64
 _RSA_SIZES: Final = (256, 384, 512)
 # The intermediate key encrypts once in its life, so a fixed nonce never repeats under it.
 _SINGLE_USE_NONCE: Final = bytes(12)
+_SHA512: Final = SHA512()
 _NO_CONTEXT: Final = WrapContext({}, b"")
 
 
@@ -116,8 +118,9 @@ def wrap_data_key(
         sender = b""
         if algorithm == RSA_WITH_SENDER:
             sender = key.sign_as_sender(_sender_digest(bind, result.ciphertext, sealed))
-    uri = str(key.info.uri.with_version(result.version))
-    return WrappedKey(uri, algorithm, result.ciphertext, origin, sealed, sender)
+    return WrappedKey(
+        _spelt(key.info.uri, result.version), algorithm, result.ciphertext, origin, sealed, sender
+    )
 
 
 def unwrap_data_key(key: Wrapper, wrapped: WrappedKey, *, bind: bytes, pairs: Mapping[str, str]) -> bytes:
@@ -143,13 +146,18 @@ def unwrap_data_key(key: Wrapper, wrapped: WrappedKey, *, bind: bytes, pairs: Ma
         raise InvalidCiphertextError(NOT_AUTHENTIC) from error
 
 
+@lru_cache(maxsize=1024)
+def _spelt(uri: KeyURI, version: str | None) -> str:
+    return str(uri.with_version(version))
+
+
 def _wrap_context(bind: bytes, pairs: Mapping[str, str]) -> WrapContext:
     text = base64.urlsafe_b64encode(bind).decode().rstrip("=")
     return WrapContext({**pairs, "anykms:bind": text}, bind)
 
 
 def _intermediate_cipher(intermediate: bytes, bind: bytes) -> AESGCM:
-    return AESGCM(HKDFExpand(SHA512(), 32, b"anykms/v1 ik" + bind).derive(intermediate))
+    return AESGCM(HKDFExpand(_SHA512, 32, b"anykms/v1 ik" + bind).derive(intermediate))
 
 
 def _sender_digest(bind: bytes, wrapped: bytes, sealed: bytes) -> bytes:

@@ -119,7 +119,7 @@ class Keyring:
                     f"key {key.info.name} is for {key.info.purpose}; a keyring needs ENCRYPT_DECRYPT"
                 )
             self._policy.check_provider(key.info.provider)
-            self._wrappers[key.info.uri.without_version()] = DataKeyWrapper(key)
+            self._wrappers[key.info.uri.without_version()] = DataKeyWrapper.of(key)
         if len(self._wrappers) != len(keys):
             raise InvalidArgumentError("a key is in the keyring twice")
 

@@ -21,7 +21,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.hashes import SHA512
 from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 
-from anykms.context import MAX_CANONICAL_SIZE, MAX_PAIRS, canonical_bytes, validate
+from anykms.context import MAX_CANONICAL_SIZE, MAX_PAIRS, canonicalise
 from anykms.errors import (
     ContextMismatchError,
     InvalidArgumentError,
@@ -43,6 +43,7 @@ _TAG_SIZE: Final = 32
 _LENGTH_SIZE: Final = 4
 _SALT_AND_COMMITMENT: Final = 24 + 32
 _SHORTEST_BODY: Final = _SALT_AND_COMMITMENT + 16
+_SHA512: Final = SHA512()
 _ATTACHED: Final = b"\x00"
 
 _Name = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_CANONICAL_SIZE)]
@@ -87,17 +88,17 @@ class Record:
             TypeError: not a context.
             InvalidArgumentError: a broken rule of the context, or a required name that it lacks.
         """
-        pairs = validate(context)
+        pairs, ctx = canonicalise(context)
         if unknown := set(required) - pairs.keys():
             raise InvalidArgumentError(f"required context names that the context lacks: {sorted(unknown)}")
         immutable = _Immutable(
             suite=SUITE,
             record_id=os.urandom(16),
-            context=tuple((name, value) for name, value in pairs.items() if name not in required),
+            context=tuple(pair for pair in pairs.items() if pair[0] not in required),
             required=tuple(sorted(set(required))),
             created=created,
         )
-        return cls(_encode(immutable), pairs, canonical_bytes(pairs))
+        return cls(_encode(immutable), pairs, ctx)
 
     def bind(self, origin: int) -> bytes:
         """32 bytes that tie a wrapped data key to this record and to where the data key came from."""
@@ -139,11 +140,11 @@ class Record:
             raise InvalidCiphertextError(NOT_AUTHENTIC) from error
 
     def _tag(self, data_key: bytes, prefix: bytes | memoryview) -> bytes:
-        key = HKDFExpand(SHA512(), 32, b"anykms/v1 header-tag" + self._hash).derive(data_key)
+        key = HKDFExpand(_SHA512, 32, b"anykms/v1 header-tag" + self._hash).derive(data_key)
         return hmac.digest(key, prefix, "sha256")
 
     def _body_key(self, data_key: bytes, aad: bytes) -> tuple[bytes, bytes]:
-        key = HKDFExpand(SHA512(), 32, b"anykms/v1 payload" + self._hash).derive(data_key)
+        key = HKDFExpand(_SHA512, 32, b"anykms/v1 payload" + self._hash).derive(data_key)
         return key, self._hash + _ATTACHED + aad
 
 
@@ -255,12 +256,12 @@ class Message:
         Raises:
             ContextMismatchError: it is not the stored context plus exactly the required names.
         """
-        pairs = validate(context)
+        pairs, ctx = canonicalise(context)
         header = self.header
         expected = {**header.context, **{name: pairs.get(name) for name in header.required}}
         if pairs != expected:
             raise ContextMismatchError(_difference(pairs, expected))
-        return Record(self._immutable, pairs, canonical_bytes(pairs))
+        return Record(self._immutable, pairs, ctx)
 
 
 def _read_header(raw: bytes) -> _Header:
