@@ -1,0 +1,74 @@
+"""An AWS KMS emulator for each test, and a client whose waits take no time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from anykms.client import KMSClient
+from anykms.keys import ConnectionURI
+from anykms.retrying import RetryPolicy
+from anykms_aws import AWSProvider, client_config
+from anykms_emulators.aws import AWSEmulator
+
+Connect = Callable[[], KMSClient]
+
+
+class Waits:
+    """A clock that only waiting moves."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.seconds: list[float] = []
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+        self.seconds.append(seconds)
+
+    def policy(self, max_attempts: int = 5) -> RetryPolicy:
+        return RetryPolicy(
+            max_attempts=max_attempts, sleep=self.sleep, clock=lambda: self.now, jitter=lambda: 0.5
+        )
+
+
+@pytest.fixture
+def aws() -> Iterator[AWSEmulator]:
+    with AWSEmulator(replica_regions=("us-east-1",)) as emulator:
+        yield emulator
+
+
+@pytest.fixture
+def waits() -> Waits:
+    return Waits()
+
+
+@pytest.fixture
+def connect(aws: AWSEmulator, waits: Waits) -> Iterator[Connect]:
+    """Connects anew, as a new process would."""
+    opened: list[KMSClient] = []
+
+    def open_client() -> KMSClient:
+        provider = AWSProvider.connect(ConnectionURI.parse(aws.uri), timeout=5.0, **aws.options)
+        opened.append(KMSClient(provider, retry=waits.policy()))
+        return opened[-1]
+
+    yield open_client
+    for client in opened:
+        client.close()
+
+
+@pytest.fixture
+def client(connect: Connect) -> KMSClient:
+    return connect()
+
+
+@pytest.fixture
+def kms(aws: AWSEmulator) -> Iterator[Any]:
+    """Plain boto3, for what other people do to keys."""
+    import boto3  # pyright: ignore[reportMissingTypeStubs] # the SDK has no types
+
+    made: Any = boto3.client("kms", config=client_config(), **aws.client_kwargs())
+    yield made
+    made.close()
