@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import boto3  # pyright: ignore[reportMissingTypeStubs] # the SDK has no types
 import pytest
 
 from anykms.client import KMSClient
@@ -46,17 +47,19 @@ def waits() -> Waits:
 
 @pytest.fixture
 def connect(aws: AWSEmulator, waits: Waits) -> Iterator[Connect]:
-    """Connects anew, as a new process would."""
-    opened: list[KMSClient] = []
+    """Connects anew, as a new process would; the SDK's session is shared, for it takes long to make."""
+    opened: list[Any] = []
 
     def open_client() -> KMSClient:
-        provider = AWSProvider.connect(ConnectionURI.parse(aws.uri), timeout=5.0, **aws.options)
-        opened.append(KMSClient(provider, retry=waits.policy()))
-        return opened[-1]
+        opened.append(boto3.client("kms", config=client_config(5.0), **aws.client_kwargs()))
+        provider = AWSProvider.connect(
+            ConnectionURI.parse("awskms:///"), client=opened[-1], allow_insecure_endpoint=True
+        )
+        return KMSClient(provider, retry=waits.policy())
 
     yield open_client
-    for client in opened:
-        client.close()
+    for sdk in opened:
+        sdk.close()
 
 
 @pytest.fixture
@@ -67,8 +70,6 @@ def client(connect: Connect) -> KMSClient:
 @pytest.fixture
 def kms(aws: AWSEmulator) -> Iterator[Any]:
     """Plain boto3, for what other people do to keys."""
-    import boto3  # pyright: ignore[reportMissingTypeStubs] # the SDK has no types
-
     made: Any = boto3.client("kms", config=client_config(), **aws.client_kwargs())
     yield made
     made.close()
