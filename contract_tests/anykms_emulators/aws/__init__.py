@@ -56,7 +56,7 @@ class AWSEmulator(Emulator):
         port: int = 0,
         clock: Clock | None = None,
     ) -> None:
-        super().__init__(port=port, clock=clock)
+        super().__init__(port=port, clock=clock, operations=HANDLERS.keys())
         self.region = region
         self._account = Account(account, (region, *replica_regions))
         self._server = LoopbackServer(self._handle)

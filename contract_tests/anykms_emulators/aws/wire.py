@@ -42,7 +42,10 @@ def authenticate(headers: Mapping[str, str], regions: Collection[str]) -> Caller
     scheme, _, rest = authorization.partition(" ")
     if scheme != _SCHEME:
         raise KmsError("IncompleteSignatureException", f"Unsupported AWS 'algorithm': '{scheme}'.")
-    fields = dict(part.strip().partition("=")[::2] for part in rest.split(","))
+    fields: dict[str, str] = {}
+    for part in rest.split(","):
+        name, _, value = part.strip().partition("=")
+        fields[name] = value
     missing = [
         f"Authorization header requires '{name}' parameter." for name in _PARTS if not fields.get(name)
     ]
