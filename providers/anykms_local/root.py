@@ -176,7 +176,7 @@ def read_private_file(path: Path, *, exact: int | None = None, limit: int = SECR
             f"the secret file {str(path)!r} is missing; put back your copy of it, or name the right one "
             "(?root=file:PATH)"
         ) from None
-    with open(descriptor, "rb") as file:
+    try:
         facts = os.fstat(descriptor)
         if not stat.S_ISREG(facts.st_mode):
             raise KeystoreError(f"the secret file {str(path)!r} is not a regular file")
@@ -187,7 +187,10 @@ def read_private_file(path: Path, *, exact: int | None = None, limit: int = SECR
             )
         if facts.st_uid not in (0, os.geteuid()):
             raise KeystoreError(f"the secret file {str(path)!r} belongs to another user")
-        data = file.read((limit if exact is None else exact) + 1)
+        with open(descriptor, "rb", closefd=False) as file:
+            data = file.read((limit if exact is None else exact) + 1)
+    finally:
+        os.close(descriptor)
     if exact is not None and len(data) != exact:
         raise KeystoreError(f"the secret file {str(path)!r} must hold exactly {exact} bytes")
     if len(data) > limit:
