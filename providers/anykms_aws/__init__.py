@@ -207,7 +207,10 @@ class AWSProvider:
 
     def describe_key(self, info: KeyInfo) -> KeyStatus:
         """The live status, with a version for each key material of a symmetric key."""
-        metadata: Reply = self._use(info, "describe_key")["KeyMetadata"]
+        try:
+            metadata: Reply = self._use(info, "describe_key")["KeyMetadata"]
+        except KeyDestroyedError:
+            return KeyStatus(state=KeyState.DESTROYED)
         specs.check_same_kind(info, metadata["KeySpec"], metadata["KeyUsage"])
         state = facts.state_of(metadata)
         created = utc_seconds(metadata["CreationDate"])
@@ -216,7 +219,12 @@ class AWSProvider:
             only = KeyVersion(
                 id=metadata["KeyId"], state=state, created_at=created, fingerprint=info.fingerprint
             )
-            return KeyStatus(state=state, versions=(only,), destroy_at=destroy_at and utc_seconds(destroy_at))
+            return KeyStatus(
+                state=state,
+                current_version=only.id,
+                versions=(only,),
+                destroy_at=destroy_at and utc_seconds(destroy_at),
+            )
         rotation = self._use(info, "get_key_rotation_status")
         materials = list(
             self._aws.pages(
@@ -226,6 +234,7 @@ class AWSProvider:
         next_rotation: datetime | None = rotation.get("NextRotationDate")
         return KeyStatus(
             state=state,
+            current_version=metadata.get("CurrentKeyMaterialId"),
             versions=tuple(
                 KeyVersion(
                     id=row["KeyMaterialId"],
