@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 from typing import Any
 
-import boto3  # pyright: ignore[reportMissingTypeStubs] # the SDK has no types
 import pytest
 
 from anykms.keys import ConnectionURI
@@ -28,26 +28,27 @@ from anykms_contract import (
 from anykms_emulators.aws import AWSEmulator
 from anykms_local import LocalProvider
 
-
 SDK = ConnectionURI.parse("awskms:///")
 
 
 def sdk_client(where: Mapping[str, Any]) -> Any:
-    made: Any = boto3.client("kms", config=client_config(), **where)
-    return made
+    return importlib.import_module("boto3").client("kms", config=client_config(), **where)
 
 
 @pytest.fixture(scope="module")
 def harness() -> Iterator[Harness]:
-    with AWSEmulator() as aws, closing(sdk_client(aws.client_kwargs())) as sdk:
-        # One SDK client for all: it keeps nothing between calls, and takes 0.1 s to make.
-        with Harness(
+    # One SDK client for all: it keeps nothing between calls, and takes 0.1 s to make.
+    with (
+        AWSEmulator() as aws,
+        closing(sdk_client(aws.client_kwargs())) as sdk,
+        Harness(
             open_provider=lambda: AWSProvider.connect(SDK, client=sdk, allow_insecure_endpoint=True),
             advance=aws.clock.advance,
             requests=lambda: len(aws.requests),
             names_return=True,
-        ) as opened:
-            yield opened
+        ) as opened,
+    ):
+        yield opened
 
 
 @pytest.fixture(scope="module")

@@ -171,7 +171,7 @@ class AWSProvider:
                 yield self._read(metadata, tags)
 
     def _look_up(self, identifier: str) -> tuple[Reply, dict[str, str]]:
-        metadata: Reply = self._aws.ask("describe_key", KeyId=identifier)["KeyMetadata"]
+        metadata = self._aws.describe(identifier)
         if identifier.startswith("arn:") and ":key/" in identifier and metadata["Arn"] != identifier:
             raise IntegrityError("AWS KMS describes another key than the one asked for")
         return metadata, creation.read_tags(self._aws, metadata["Arn"])
@@ -184,7 +184,7 @@ class AWSProvider:
             # The tags of another account's key cannot be read, by anyone of this one.
             if name is not None:
                 raise
-            metadata, tags = self._aws.ask("describe_key", KeyId=identifier)["KeyMetadata"], {}
+            metadata, tags = self._aws.describe(identifier), {}
         if name is not None and not facts.has_name(tags, name):
             raise IntegrityError(
                 f"{identifier} leads to a key that was not made under this name: {metadata['Arn']}"
@@ -208,7 +208,7 @@ class AWSProvider:
     def describe_key(self, info: KeyInfo) -> KeyStatus:
         """The live status, with a version for each key material of a symmetric key."""
         try:
-            metadata: Reply = self._use(info, "describe_key")["KeyMetadata"]
+            metadata = self._describe(info)
         except KeyDestroyedError:
             return KeyStatus(state=KeyState.DESTROYED)
         specs.check_same_kind(info, metadata["KeySpec"], metadata["KeyUsage"])
@@ -292,7 +292,7 @@ class AWSProvider:
             )
 
     def _require_no_replicas(self, info: KeyInfo) -> None:
-        metadata: Reply = self._use(info, "describe_key")["KeyMetadata"]
+        metadata = self._describe(info)
         if metadata.get("MultiRegionConfiguration", {}).get("ReplicaKeys"):
             raise UnsupportedOperationError(
                 "AWS starts the window of a multi-Region primary key only when its last replica is deleted: "
@@ -362,6 +362,9 @@ class AWSProvider:
             raise IntegrityError("AWS KMS used another key than the one it was told to")
         return reply
 
+    def _describe(self, info: KeyInfo) -> Reply:
+        return Reply(self._use(info, "describe_key")["KeyMetadata"])
+
     def _use(self, info: KeyInfo, method: str, **parameters: object) -> Reply:
         """A call on the key that ``info`` pins; a refusal for its state says which state."""
         arn = self._arn(info.uri)
@@ -375,7 +378,7 @@ class AWSProvider:
     def _state_error(self, arn: str, refusal: KeyStateError) -> KMSError:
         """AWS gives DisabledException or KMSInvalidStateException for the same states, so the state is read."""
         try:
-            state = facts.state_of(self._aws.ask("describe_key", KeyId=arn)["KeyMetadata"])
+            state = facts.state_of(self._aws.describe(arn))
         except KeyNotFoundError:
             state = KeyState.DESTROYED
         except KMSError:

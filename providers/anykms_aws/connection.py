@@ -13,12 +13,17 @@ from urllib.parse import urlsplit
 import boto3  # pyright: ignore[reportMissingTypeStubs] # the SDK has no types
 from botocore.config import Config  # pyright: ignore[reportMissingTypeStubs] # the SDK has no types
 
-from anykms.errors import InvalidArgumentError
+from anykms.errors import IntegrityError, InvalidArgumentError
 from anykms.keys import ConnectionURI
 from anykms_aws.errors import SDK_ERRORS, translate
 
-Reply = dict[str, Any]
-"""A decoded answer; boto3 has no types of its own, so what is read from one is checked where it is used."""
+
+class Reply(dict[str, Any]):
+    """A structure in an answer. boto3 has no types of its own; a field that must be there and is not is an error."""
+
+    def __missing__(self, field: str) -> Any:
+        raise IntegrityError(f"an answer of AWS KMS lacks the field {field}")
+
 
 OPTIONS: Final = ("region", "profile", "endpoint_url")
 CREDENTIALS: Final = ("aws_access_key_id", "aws_secret_access_key", "aws_session_token")
@@ -80,17 +85,20 @@ class Connection:
             KMSError: by the table in ``anykms_aws.errors``.
         """
         try:
-            reply: Reply = getattr(self.client, method)(**parameters)
+            return Reply(getattr(self.client, method)(**parameters))
         except SDK_ERRORS as error:
             raise translate(error) from error
-        return reply
 
-    def pages(self, method: str, field: str, **parameters: object) -> Iterator[Any]:
+    def describe(self, identifier: str) -> Reply:
+        """KeyMetadata of a key."""
+        return Reply(self.ask("describe_key", KeyId=identifier)["KeyMetadata"])
+
+    def pages(self, method: str, field: str, **parameters: object) -> Iterator[Reply]:
         """Every row under ``field`` of a listing, page after page."""
         marker: dict[str, object] = {}
         while True:
             reply = self.ask(method, **parameters, **marker)
-            yield from reply.get(field, ())
+            yield from map(Reply, reply.get(field, ()))
             if not reply.get("Truncated"):
                 return
             marker = {"Marker": reply["NextMarker"]}

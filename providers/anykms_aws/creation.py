@@ -67,10 +67,9 @@ def create(aws: Connection, template: KeyTemplate) -> KeyInfo:
 
 def _holder(aws: Connection, alias: str) -> Reply | None:
     try:
-        metadata: Reply = aws.ask("describe_key", KeyId=alias)["KeyMetadata"]
+        return aws.describe(alias)
     except KeyNotFoundError:
         return None
-    return metadata
 
 
 def _taken(holder: Reply) -> KMSError:
@@ -82,12 +81,12 @@ def _taken(holder: Reply) -> KMSError:
 def _begin(aws: Connection, template: KeyTemplate) -> Reply:
     spec = specs.spec_of(template.algorithm, template.key_size)
     try:
-        metadata: Reply = aws.ask(
+        made = aws.ask(
             "create_key",
             KeySpec=spec.key_spec,
             KeyUsage=spec.key_usage,
             Tags=facts.as_aws_tags(facts.first_tags(template)),
-        )["KeyMetadata"]
+        )
     except KMSError as error:
         if not error.retryable:
             raise
@@ -97,7 +96,7 @@ def _begin(aws: Connection, template: KeyTemplate) -> Reply:
             if found is not None:
                 return found
         raise
-    return metadata
+    return Reply(made["KeyMetadata"])
 
 
 def _finish(aws: Connection, arn: str, alias: str, template: KeyTemplate) -> bytes | None:
@@ -130,7 +129,7 @@ def _unfinished(aws: Connection, template: KeyTemplate) -> Reply | None:
             tags = read_tags(aws, key_id)
             if not facts.is_unfinished(tags, template.name):
                 continue
-            metadata: Reply = aws.ask("describe_key", KeyId=key_id)["KeyMetadata"]
+            metadata = aws.describe(key_id)
         except (KeyNotFoundError, PermissionDeniedError):
             continue  # gone meanwhile, or a key whose owner does not let us look: not ours
         if facts.state_of(metadata) is KeyState.PENDING_DESTRUCTION:

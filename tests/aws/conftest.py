@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import boto3  # pyright: ignore[reportMissingTypeStubs] # the SDK has no types
 import pytest
 
 from anykms.client import KMSClient
@@ -46,20 +46,32 @@ def waits() -> Waits:
 
 
 @pytest.fixture
-def connect(aws: AWSEmulator, waits: Waits) -> Iterator[Connect]:
-    """Connects anew, as a new process would; the SDK's session is shared, for it takes long to make."""
+def new_kms(aws: AWSEmulator) -> Iterator[Callable[[], Any]]:
+    """Makes clients of the SDK, of one session, for that takes long to make."""
     opened: list[Any] = []
 
+    def make() -> Any:
+        opened.append(
+            importlib.import_module("boto3").client("kms", config=client_config(5.0), **aws.client_kwargs())
+        )
+        return opened[-1]
+
+    yield make
+    for made in opened:
+        made.close()
+
+
+@pytest.fixture
+def connect(new_kms: Callable[[], Any], waits: Waits) -> Connect:
+    """Connects anew, as a new process would."""
+
     def open_client() -> KMSClient:
-        opened.append(boto3.client("kms", config=client_config(5.0), **aws.client_kwargs()))
         provider = AWSProvider.connect(
-            ConnectionURI.parse("awskms:///"), client=opened[-1], allow_insecure_endpoint=True
+            ConnectionURI.parse("awskms:///"), client=new_kms(), allow_insecure_endpoint=True
         )
         return KMSClient(provider, retry=waits.policy())
 
-    yield open_client
-    for sdk in opened:
-        sdk.close()
+    return open_client
 
 
 @pytest.fixture
@@ -68,8 +80,6 @@ def client(connect: Connect) -> KMSClient:
 
 
 @pytest.fixture
-def kms(aws: AWSEmulator) -> Iterator[Any]:
+def kms(new_kms: Callable[[], Any]) -> Any:
     """Plain boto3, for what other people do to keys."""
-    made: Any = boto3.client("kms", config=client_config(), **aws.client_kwargs())
-    yield made
-    made.close()
+    return new_kms()

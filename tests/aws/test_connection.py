@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
-import boto3  # pyright: ignore[reportMissingTypeStubs] # the SDK has no types
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -27,7 +26,7 @@ from anykms.errors import (
 )
 from anykms.keys import ConnectionURI
 from anykms.retrying import RetryPolicy
-from anykms_aws import AWSProvider, client_config
+from anykms_aws import AWSProvider
 from anykms_emulators.aws import AWSEmulator
 from anykms_emulators.loopback import HttpRequest, LoopbackServer, Reply
 
@@ -38,7 +37,13 @@ REGION = "awskms:///?region=eu-west-1"
 @pytest.fixture(autouse=True)
 def no_configuration(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Nothing of the machine's own AWS configuration, and no instance metadata."""
-    for name in ("AWS_PROFILE", "AWS_REGION", "AWS_DEFAULT_REGION", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_KMS"):
+    for name in (
+        "AWS_PROFILE",
+        "AWS_REGION",
+        "AWS_DEFAULT_REGION",
+        "AWS_ENDPOINT_URL",
+        "AWS_ENDPOINT_URL_KMS",
+    ):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
@@ -51,7 +56,7 @@ def connect(uri: str, **options: Any) -> AWSProvider:
 
 class TestOptions:
     def test_an_unknown_option_names_the_known_ones(self) -> None:
-        with pytest.raises(InvalidArgumentError, match="verify.*region, profile, endpoint_url"):
+        with pytest.raises(InvalidArgumentError, match=r"verify.*region, profile, endpoint_url"):
             connect(REGION + "&verify=false")
 
     def test_secrets_in_the_uri_are_refused(self) -> None:
@@ -146,7 +151,9 @@ class TestEndpoints:
         with pytest.raises(InvalidArgumentError, match="on this machine"):
             connect(f"{REGION}&endpoint_url={endpoint}", allow_insecure_endpoint=True, credentials=KEYS)
 
-    @pytest.mark.parametrize("endpoint", ["http://127.0.0.1:4566", "http://localhost:4566", "http://[::1]:4566"])
+    @pytest.mark.parametrize(
+        "endpoint", ["http://127.0.0.1:4566", "http://localhost:4566", "http://[::1]:4566"]
+    )
     def test_http_only_when_allowed(self, endpoint: str) -> None:
         with pytest.raises(InvalidArgumentError, match="allow_insecure_endpoint"):
             connect(f"{REGION}&endpoint_url={endpoint}", credentials=KEYS)
@@ -171,7 +178,9 @@ class TestEndpoints:
             connect(f"{REGION}&endpoint_url={endpoint}", allow_insecure_endpoint=True, credentials=KEYS)
         assert "secret" not in str(refused.value)
 
-    def test_an_endpoint_of_the_environment_keeps_the_same_rules(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_an_endpoint_of_the_environment_keeps_the_same_rules(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.setenv("AWS_ENDPOINT_URL_KMS", "http://kms.example.com")
         provider = connect(REGION, allow_insecure_endpoint=True, credentials=KEYS)
         with pytest.raises(InvalidArgumentError, match="on this machine"):
@@ -198,13 +207,11 @@ class TestEndpoints:
 
 
 class TestInjectedClient:
-    def test_it_is_used_and_stays_open(self, aws: AWSEmulator) -> None:
-        sdk: Any = boto3.client("kms", config=client_config(), **aws.client_kwargs())
-        provider = connect("awskms:///", client=sdk, allow_insecure_endpoint=True)
+    def test_it_is_used_and_stays_open(self, kms: Any) -> None:
+        provider = connect("awskms:///", client=kms, allow_insecure_endpoint=True)
         assert list(provider.list_keys()) == []
         provider.close()
-        assert sdk.list_keys()["Keys"] == []
-        sdk.close()
+        assert kms.list_keys()["Keys"] == []
 
     def test_one_that_repeats_creations_is_refused(self, aws: AWSEmulator) -> None:
         sdk: Any = aws.client()
@@ -212,19 +219,15 @@ class TestInjectedClient:
             connect("awskms:///", client=sdk, allow_insecure_endpoint=True)
         sdk.close()
 
-    def test_its_endpoint_keeps_the_same_rules(self, aws: AWSEmulator) -> None:
-        sdk: Any = boto3.client("kms", config=client_config(), **aws.client_kwargs())
+    def test_its_endpoint_keeps_the_same_rules(self, kms: Any) -> None:
         with pytest.raises(InvalidArgumentError, match="allow_insecure_endpoint"):
-            connect("awskms:///", client=sdk)
-        sdk.close()
+            connect("awskms:///", client=kms)
 
-    def test_it_excludes_options(self, aws: AWSEmulator) -> None:
-        sdk: Any = boto3.client("kms", config=client_config(), **aws.client_kwargs())
+    def test_it_excludes_options(self, kms: Any) -> None:
         with pytest.raises(InvalidArgumentError, match="brings its own"):
-            connect(REGION, client=sdk, allow_insecure_endpoint=True)
+            connect(REGION, client=kms, allow_insecure_endpoint=True)
         with pytest.raises(InvalidArgumentError, match="brings its own"):
-            connect("awskms:///", client=sdk, credentials=KEYS, allow_insecure_endpoint=True)
-        sdk.close()
+            connect("awskms:///", client=kms, credentials=KEYS, allow_insecure_endpoint=True)
 
 
 class TestTLS:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
 from anykms.algorithms import Algorithm, KeyPurpose
 from anykms.client import KMSClient
@@ -26,6 +29,7 @@ from anykms.errors import (
 )
 from anykms.keys import KeyConf, KeyInfo, KeyOrigin, KeyState, ProtectionLevel
 from anykms_aws import facts
+from anykms_aws.connection import Reply
 from anykms_emulators.aws import AWSEmulator
 
 Connect = Callable[[], KMSClient]
@@ -35,7 +39,7 @@ RELEASES = KeyConf("releases", "SIGN_VERIFY", algorithm="RS256", key_size=2048)
 
 
 def make(kms: Any, spec: str = "SYMMETRIC_DEFAULT", usage: str = "ENCRYPT_DECRYPT", **more: Any) -> Any:
-    return kms.create_key(KeySpec=spec, KeyUsage=usage, **more)["KeyMetadata"]
+    return Reply(kms.create_key(KeySpec=spec, KeyUsage=usage, **more)["KeyMetadata"])
 
 
 def arn(info: KeyInfo) -> str:
@@ -43,7 +47,9 @@ def arn(info: KeyInfo) -> str:
 
 
 def retag(kms: Any, info: KeyInfo, **tags: str) -> None:
-    kms.tag_resource(KeyId=arn(info), Tags=[{"TagKey": f"anykms:{k}", "TagValue": v} for k, v in tags.items()])
+    kms.tag_resource(
+        KeyId=arn(info), Tags=[{"TagKey": f"anykms:{k}", "TagValue": v} for k, v in tags.items()]
+    )
 
 
 class TestForeignKeys:
@@ -83,7 +89,14 @@ class TestForeignKeys:
         ],
     )
     def test_every_kind(
-        self, client: KMSClient, kms: Any, spec: str, usage: str, purpose: str, algorithm: str, size: int | None
+        self,
+        client: KMSClient,
+        kms: Any,
+        spec: str,
+        usage: str,
+        purpose: str,
+        algorithm: str,
+        size: int | None,
     ) -> None:
         info = client.get_key(make(kms, spec, usage)["Arn"])
         assert (info.purpose, info.algorithm, info.key_size) == (purpose, algorithm, size)
@@ -131,15 +144,18 @@ class TestForeignKeys:
             ("A_NEW_ONE", (KeyOrigin.UNKNOWN, ProtectionLevel.HSM)),
         ],
     )
-    def test_custom_key_stores(self, kms: Any, origin: str, expected: tuple[KeyOrigin, ProtectionLevel]) -> None:
+    def test_custom_key_stores(
+        self, kms: Any, origin: str, expected: tuple[KeyOrigin, ProtectionLevel]
+    ) -> None:
         """The emulated account has none, so the answer is changed on its way."""
-        metadata = {**make(kms), "Origin": origin}
+        metadata = make(kms)
+        metadata["Origin"] = origin
         info = facts.read(metadata, {}, lambda: None)
         assert (info.origin, info.protection_level) == expected
 
     def test_aws_managed_keys_are_not_used(self, kms: Any) -> None:
         with pytest.raises(UnsupportedOperationError, match="manages"):
-            facts.read({**make(kms), "KeyManager": "AWS"}, {}, lambda: None)
+            facts.read(Reply(make(kms), KeyManager="AWS"), {}, lambda: None)
 
     def test_a_disabled_asymmetric_key(self, client: KMSClient, kms: Any) -> None:
         """AWS gives no public key then, and no tag of ours says what it was."""
@@ -148,7 +164,9 @@ class TestForeignKeys:
         with pytest.raises(KeyDisabledError, match="public key"):
             client.get_key(made["Arn"])
 
-    def test_another_accounts_tags_cannot_be_read(self, aws: AWSEmulator, client: KMSClient, kms: Any) -> None:
+    def test_another_accounts_tags_cannot_be_read(
+        self, aws: AWSEmulator, client: KMSClient, kms: Any
+    ) -> None:
         """ListResourceTags works within one account only (AWS KMS API reference)."""
         made = make(kms)
         aws.faults.add("ListResourceTags", "AccessDeniedException")
@@ -175,7 +193,9 @@ class TestForeignKeys:
         ours = client.generate_key(ORDERS)
         assert list(client.list_keys()) == [ours]
 
-    def test_a_multi_region_primary_with_replicas_cannot_be_scheduled(self, client: KMSClient, kms: Any) -> None:
+    def test_a_multi_region_primary_with_replicas_cannot_be_scheduled(
+        self, client: KMSClient, kms: Any
+    ) -> None:
         """AWS starts its window only when the last replica is gone, so there is no date to give."""
         made = make(kms, MultiRegion=True)
         info = client.get_key(made["KeyId"])
@@ -204,7 +224,9 @@ class TestIdentifiers:
             "https://kms.eu-west-1.amazonaws.com/",
         ],
     )
-    def test_odd_identifiers_are_refused_unsent(self, aws: AWSEmulator, client: KMSClient, identifier: str) -> None:
+    def test_odd_identifiers_are_refused_unsent(
+        self, aws: AWSEmulator, client: KMSClient, identifier: str
+    ) -> None:
         with pytest.raises(InvalidArgumentError):
             client.get_key(identifier)
         assert len(aws.requests) == 0
@@ -236,8 +258,8 @@ class TestIdentifiers:
 
     def test_aws_describes_another_key(self, client: KMSClient, kms: Any) -> None:
         first, second = make(kms), make(kms)
-        provider = client._session.provider  # pyright: ignore[reportPrivateUsage] # the seam under the client
-        aws: Any = provider._aws  # type: ignore[attr-defined] # pyright: ignore # a lying AWS
+        provider: Any = client._session.provider  # pyright: ignore[reportPrivateUsage] # the seam under the client
+        aws = provider._aws
         real = aws.ask
 
         def lie(method: str, **parameters: Any) -> Any:
@@ -293,7 +315,9 @@ class TestTags:
         with pytest.raises(IntegrityError):
             client.get_key("releases")
 
-    @pytest.mark.parametrize("tag", ["anykms:algorithm", "anykms:destroy-window", "anykms:conf", "anykms:name"])
+    @pytest.mark.parametrize(
+        "tag", ["anykms:algorithm", "anykms:destroy-window", "anykms:conf", "anykms:name"]
+    )
     def test_missing_tags(self, client: KMSClient, kms: Any, tag: str) -> None:
         info = client.generate_key(RELEASES)
         kms.untag_resource(KeyId=arn(info), TagKeys=[tag])
@@ -339,8 +363,6 @@ class TestLifecycle:
         assert (at - info.created_at).days == 9
 
     def test_destroyed_before_the_schedule(self, aws: AWSEmulator, client: KMSClient) -> None:
-        from datetime import timedelta
-
         info = client.generate_key(ORDERS)
         client.schedule_destruction(info)
         aws.clock.advance(timedelta(days=10))
@@ -361,9 +383,6 @@ class TestLifecycle:
         assert key.unwrap(wrapped, context={}) == bytes(32)
 
     def test_imported_material_rotates_with_the_next_import_only(self, client: KMSClient, kms: Any) -> None:
-        from cryptography.hazmat.primitives import hashes, serialization
-        from cryptography.hazmat.primitives.asymmetric import padding, rsa
-
         made = make(kms, Origin="EXTERNAL")
         given = kms.get_parameters_for_import(
             KeyId=made["Arn"], WrappingAlgorithm="RSAES_OAEP_SHA_256", WrappingKeySpec="RSA_2048"
