@@ -185,7 +185,7 @@ def test_a_wrapped_key_opens_in_no_other_way(provider: LocalProvider) -> None:
         (info, wrapped, None, CONTEXT.aad),
         *(
             (info, wrapped, version, CONTEXT.aad)
-            for version in ("3", "0", "01", "-1", "x", "", "1/1", "1\0", "*")
+            for version in ("3", "0", "01", "-1", "x", "", "\ud800", "\u0663", "1/1", "1\0", "*")
         ),
         *((info, wrapped[:size], "1", CONTEXT.aad) for size in (0, 1, 24, 56, 72, 88, 103)),
         (info, wrapped + b"\0", "1", CONTEXT.aad),
@@ -417,6 +417,7 @@ def test_get_key_by_name_and_by_uri(provider: LocalProvider, tmp_path: Path) -> 
         "",
         "orders/1",
         "orders--sender",
+        "\ud800",
         "Orders",
         str(foreign.uri),
         "azurekms://v.vault.azure.net/orders",
@@ -491,6 +492,9 @@ def test_a_forged_purpose_or_sender_is_refused(provider: LocalProvider) -> None:
     ghost = replace(signer, name="sig--sender", uri=KeyURI("local", signer.uri.resource + "--sender"))
     with pytest.raises(KeyNotFoundError):
         provider.sign(ghost, bytes(32), True)
+    for name in ("sig/1", "other", "sig--sender", ""):
+        with pytest.raises(IntegrityError, match="name"):
+            provider.sign(replace(signer, name=name), bytes(32), True)
     with pytest.raises(TypeError):
         provider.sign(cast(KeyInfo, UnverifiedKeyInfo.from_json(signer.to_json())), bytes(32), True)
 
@@ -672,7 +676,7 @@ def test_cancelling_leaves_no_date_behind(provider: LocalProvider, clock: Clock)
 
 
 @pytest.mark.parametrize(
-    "access", ["get_key", "list_keys", "describe_key", "wrap", "set_enabled", "create_key"]
+    "access", ["get_key", "list_keys", "describe_key", "wrap", "set_enabled", "create_key", "connect"]
 )
 def test_destruction_overwrites_the_material_on_the_next_access(
     provider: LocalProvider, clock: Clock, path: Path, access: str
@@ -693,6 +697,7 @@ def test_destruction_overwrites_the_material_on_the_next_access(
         "wrap": lambda: provider.wrap(info, DATA_KEY, CONTEXT),
         "set_enabled": lambda: provider.set_enabled(info, True),
         "create_key": lambda: rsa_wrapping(provider),
+        "connect": lambda: LocalProvider.connect(ConnectionURI.parse(f"local://{path}"), clock=clock).close(),
     }
     with contextlib.suppress(KeyNotFoundError, NameReservedError):
         attempts[access]()

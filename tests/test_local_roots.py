@@ -207,20 +207,16 @@ def test_a_passphrase_file(path: Path, tmp_path: Path) -> None:
 
 
 def test_the_terminal_is_asked_where_there_is_one(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("anykms_local.root._has_terminal", lambda: False)
     with pytest.raises(InvalidArgumentError, match="no terminal"):
         LocalProvider.connect(uri(path, "?root=passphrase"), create=True)
-
-    class Terminal:
-        def isatty(self) -> bool:
-            return True
-
+    monkeypatch.setattr("anykms_local.root._has_terminal", lambda: True)
     asked: list[str] = []
 
     def answer(prompt: str) -> str:
         asked.append(prompt)
         return PASSPHRASE
 
-    monkeypatch.setattr("sys.stdin", Terminal())
     monkeypatch.setattr("getpass.getpass", answer)
     made(path, "?root=passphrase")
     assert asked

@@ -117,7 +117,11 @@ class Harness:
         advance: moves the store's clock; None for a live store, whose time cannot be moved.
         reach: how to bring an ENABLED key into a state outside the lifecycle (FAILED, UNAVAILABLE, ...).
             For states that are not there the seam reports them instead.
-        requests: number of requests on the wire so far, where an emulator counts them.
+        requests: number of requests on the wire so far, all of them, where an emulator counts them.
+        wire_faults: by the name of the error's class, what makes the next n requests fail undone: for example
+            503 answers under ``UnavailableError``, throttling under ``ThrottledError``.
+        lose_wire_reply: lets n requests pass, does the next one and cuts the connection before its reply.
+        heal_wire: disarms both.
         process_uri: connection URI by which another process can open the store with ``anykms.connect``.
         names_return: whether a destroyed key's name can be used again.
         sleep: called with the seconds that the library waits for; ``time.sleep`` for a live store.
@@ -129,6 +133,11 @@ class Harness:
     advance: Callable[[timedelta], None] | None = None
     reach: Mapping[KeyState, Change] = field(default_factory=dict[KeyState, Change])
     requests: Callable[[], int] | None = None
+    wire_faults: Mapping[str, Callable[[int], object]] = field(
+        default_factory=dict[str, Callable[[int], object]]
+    )
+    lose_wire_reply: Callable[[int], object] | None = None
+    heal_wire: Callable[[], object] = lambda: None
     process_uri: str | None = None
     names_return: bool = False
     sleep: Callable[[float], None] | None = None
@@ -153,7 +162,11 @@ class Harness:
         self.close()
 
     def close(self) -> None:
-        """Close every connection."""
+        """Close every connection. A count of requests that stands still would prove nothing, so it is tried."""
+        if self.requests is not None and self._opened:
+            before = self.requests()
+            list(self.main.client.list_keys())
+            assert self.requests() > before, "the harness's requests are not counted any more"
         while self._opened:
             self._opened.pop().client.close()
 

@@ -45,6 +45,7 @@ class ObservedProvider:
         self._answers: dict[Operation, Callable[[Any], Any]] = {}
         self._pretended: dict[Operation, object] = {}
         self._misread: Callable[[KeyTemplate], KeyTemplate] | None = None
+        self._losing: tuple[int, Fault] | None = None
         self.calls: list[Call] = []
 
     # Plans
@@ -56,6 +57,10 @@ class ObservedProvider:
     def lose_reply(self, operation: Operation, fault: Fault, *, times: int = 1) -> None:
         """Do the operation, then raise: the caller never learns what happened."""
         self._faults[operation].extend([(fault, True)] * times)
+
+    def lose_reply_after(self, calls: int, fault: Fault) -> None:
+        """Let ``calls`` calls of any kind pass, do the next one and lose its reply."""
+        self._losing = len(self.calls) + calls + 1, fault
 
     def answer(self, operation: Operation, change: Callable[[Any], Any]) -> None:
         """Give ``change(answer)`` for the provider's answer, until ``heal``."""
@@ -71,7 +76,7 @@ class ObservedProvider:
 
     def heal(self) -> None:
         """Drop every plan."""
-        self._misread = None
+        self._misread = self._losing = None
         self._faults.clear()
         self._pretended.clear()
         self._answers.clear()
@@ -87,6 +92,8 @@ class ObservedProvider:
         if fault is not None and not after:
             raise fault()
         result = cast("T", self._pretended[operation]) if operation in self._pretended else perform()
+        if fault is None and self._losing is not None and self._losing[0] == len(self.calls):
+            fault = self._losing[1]
         if fault is not None:
             raise fault()
         change = self._answers.get(operation)

@@ -40,5 +40,11 @@ def run(cloud: Emulator, *, as_json: bool) -> None:
 @click.option("--region", default="eu-west-1", show_default=True, help="The Region to serve.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of shell lines.")
 def aws(port: int, region: str, as_json: bool) -> None:
-    """AWS KMS. Its environment variables point every AWS SDK and the aws command here."""
+    """AWS KMS. Its environment variables point every AWS SDK and the aws command here.
+
+    \b
+    Examples:
+      anykms emulator aws --port 4599
+      anykms emulator aws --json
+    """
     run(AWSEmulator(region=region, port=port), as_json=as_json)
