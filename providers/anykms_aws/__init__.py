@@ -53,6 +53,14 @@ class AWSProvider:
     """The keys of one AWS account and Region. Safe to use from many threads.
 
     A key made here is called ``alias/anykms/NAME`` in AWS; its ARN is what a KeyInfo pins and every call names.
+
+    >>> import anykms
+    >>> from anykms_emulators.aws import AWSEmulator
+    >>> with AWSEmulator() as aws, anykms.connect(aws.uri, **aws.options) as client:
+    ...     info = client.generate_key(anykms.KeyConf("releases", "SIGN_VERIFY", algorithm="ES256"))
+    ...     client.key(info).verify(b"v1.2.0", client.key(info).sign(b"v1.2.0"))
+    >>> info.protection_level
+    <ProtectionLevel.HSM: 'HSM'>
     """
 
     def __init__(self, aws: Connection) -> None:
@@ -164,31 +172,28 @@ class AWSProvider:
             if not alias.startswith(ALIAS_PREFIX) or "TargetKeyId" not in row:
                 continue
             try:
-                metadata, tags = self._look_up(row["TargetKeyId"])
+                metadata = self._aws.describe(row["TargetKeyId"])
+                tags = creation.read_tags(self._aws, metadata["Arn"])
             except KeyNotFoundError:
                 continue  # destroyed since the listing
             if facts.has_name(tags, alias.removeprefix(ALIAS_PREFIX)):
                 yield self._read(metadata, tags)
 
-    def _look_up(self, identifier: str) -> tuple[Reply, dict[str, str]]:
-        metadata = self._aws.describe(identifier)
-        if identifier.startswith("arn:") and ":key/" in identifier and metadata["Arn"] != identifier:
-            raise IntegrityError("AWS KMS describes another key than the one asked for")
-        return metadata, creation.read_tags(self._aws, metadata["Arn"])
-
     def _facts(self, identifier: str, name: str | None) -> KeyInfo:
         """The facts of a key; with ``name``, of one that was made under it."""
+        metadata = self._aws.describe(identifier)
+        arn: str = metadata["Arn"]
+        if identifier.startswith("arn:") and ":key/" in identifier and arn != identifier:
+            raise IntegrityError("AWS KMS describes another key than the one asked for")
+        tags: Mapping[str, str] = {}
         try:
-            metadata, tags = self._look_up(identifier)
+            tags = creation.read_tags(self._aws, arn)
         except PermissionDeniedError:
             # The tags of another account's key cannot be read, by anyone of this one.
             if name is not None:
                 raise
-            metadata, tags = self._aws.describe(identifier), {}
         if name is not None and not facts.has_name(tags, name):
-            raise IntegrityError(
-                f"{identifier} leads to a key that was not made under this name: {metadata['Arn']}"
-            )
+            raise IntegrityError(f"{identifier} leads to a key that was not made under this name: {arn}")
         return self._read(metadata, tags)
 
     def _read(self, metadata: Reply, tags: Mapping[str, str]) -> KeyInfo:
