@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from datetime import datetime
 from typing import Any, Final, Self
 
@@ -46,7 +47,6 @@ ROTATIONS_FOR_LIFE: Final = 25
 _KEY_ID: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}|mrk-[0-9a-f]{32}")
 _ALIAS: Final = re.compile(r"alias/[A-Za-z0-9:/_-]{1,250}")
 _ALIAS_ARN: Final = re.compile(rf"arn:aws[a-z-]*:kms:([a-z0-9-]+):[0-9]{{12}}:({_ALIAS.pattern})")
-_UNROTATED: Final = (KeyState.PENDING_IMPORT, KeyState.UNAVAILABLE, KeyState.PENDING_GENERATION)
 
 
 class AWSProvider:
@@ -218,27 +218,27 @@ class AWSProvider:
             return KeyStatus(state=KeyState.DESTROYED)
         specs.check_same_kind(info, metadata["KeySpec"], metadata["KeyUsage"])
         state = facts.state_of(metadata)
+        deletion: datetime | None = metadata.get("DeletionDate")
+        status = KeyStatus(state=state, destroy_at=None if deletion is None else utc_seconds(deletion))
         created = utc_seconds(metadata["CreationDate"])
-        destroy_at: datetime | None = metadata.get("DeletionDate")
-        if info.purpose is not KeyPurpose.ENCRYPT_DECRYPT or state in _UNROTATED:
+        if info.purpose is not KeyPurpose.ENCRYPT_DECRYPT or metadata["Origin"] not in specs.ROTATED_ORIGINS:
+            # AWS names no version of a key that never has another, so the key's own id stands for it.
             only = KeyVersion(
                 id=metadata["KeyId"], state=state, created_at=created, fingerprint=info.fingerprint
             )
-            return KeyStatus(
-                state=state,
-                current_version=only.id,
-                versions=(only,),
-                destroy_at=destroy_at and utc_seconds(destroy_at),
-            )
+            return replace(status, current_version=only.id, versions=(only,))
+        if state in (KeyState.PENDING_IMPORT, KeyState.PENDING_GENERATION):
+            return status
         rotation = self._use(info, "get_key_rotation_status")
         materials = list(
             self._aws.pages(
                 "list_key_rotations", "Rotations", KeyId=arn_of(info), IncludeKeyMaterial="ALL_KEY_MATERIAL"
             )
         )
-        next_rotation: datetime | None = rotation.get("NextRotationDate")
-        return KeyStatus(
-            state=state,
+        on_demand = sum(row.get("RotationType") == "ON_DEMAND" for row in materials)
+        due: datetime | None = rotation.get("NextRotationDate")
+        return replace(
+            status,
             current_version=metadata.get("CurrentKeyMaterialId"),
             versions=tuple(
                 KeyVersion(
@@ -249,11 +249,9 @@ class AWSProvider:
                 for row in materials
                 if row.get("KeyMaterialState") != "PENDING_ROTATION"
             ),
-            destroy_at=destroy_at and utc_seconds(destroy_at),
             rotation_period=rotation.get("RotationPeriodInDays") if rotation["KeyRotationEnabled"] else None,
-            next_rotation_at=next_rotation and utc_seconds(next_rotation),
-            rotations_left=ROTATIONS_FOR_LIFE
-            - sum(row.get("RotationType") == "ON_DEMAND" for row in materials),
+            next_rotation_at=None if due is None else utc_seconds(due),
+            rotations_left=ROTATIONS_FOR_LIFE - on_demand,
         )
 
     def set_enabled(self, info: KeyInfo, enabled: bool) -> None:
