@@ -1,0 +1,126 @@
+"""A keyset that begins in AWS KMS, played by its emulator, and moves on; and what a console can do to it there."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from anykms import Key, KeyConf, Keyset, KMSClient, Ledger, RetryPolicy, TrustRoot, connect, errors
+from anykms.keys import ConnectionURI
+from anykms_aws import AWSProvider, client_config
+from anykms_emulators.aws import AWSEmulator
+
+
+@pytest.fixture
+def kms() -> Iterator[Any]:
+    """The SDK's own client: the application's connection, and a console."""
+    with AWSEmulator() as emulator:
+        made = importlib.import_module("boto3").client(
+            "kms", config=client_config(5.0), **emulator.client_kwargs()
+        )
+        with closing(made):
+            yield made
+
+
+@pytest.fixture
+def aws(kms: Any) -> KMSClient:
+    provider = AWSProvider.connect(
+        ConnectionURI.parse("awskms:///"), client=kms, allow_insecure_endpoint=True
+    )
+    waited = [0.0]
+
+    def sleep(seconds: float) -> None:
+        waited[0] += seconds
+
+    return KMSClient(provider, retry=RetryPolicy(sleep=sleep, clock=lambda: waited[0]))
+
+
+@pytest.fixture
+def local(tmp_path: Path) -> Iterator[KMSClient]:
+    with connect(f"local://{tmp_path}/keys.db", create=True) as client:
+        yield client
+
+
+@pytest.fixture
+def admin(local: KMSClient) -> Key:
+    return local.key(local.generate_key(KeyConf("admin", "SIGN_VERIFY", algorithm="ES256")))
+
+
+@pytest.fixture
+def root(admin: Key, tmp_path: Path) -> TrustRoot:
+    return TrustRoot([admin.public_key()], ledger=Ledger(tmp_path / "ledger.db"))
+
+
+def generate(client: KMSClient, name: str, purpose: str, algorithm: str | None = None) -> Key:
+    return client.key(client.generate_key(KeyConf(name, purpose, algorithm=algorithm)))
+
+
+def test_messages_outlive_a_move_to_another_provider(
+    aws: KMSClient, local: KMSClient, admin: Key, root: TrustRoot, tmp_path: Path
+) -> None:
+    path, clients = tmp_path / "orders.keyset", [aws, local]
+    keyset = Keyset.create("orders", generate(aws, "orders-1", "ENCRYPT_DECRYPT"))
+    keyset = keyset.save(path, root, signers=[admin])
+
+    def application(message: bytes | None) -> bytes:
+        """What runs, unchanged, before and after."""
+        ring = Keyset.load(path, root, name="orders").keyring(clients)
+        if message is not None:
+            assert ring.decrypt(message, context={"tenant": "42"}) == b"paid"
+        return ring.encrypt(b"paid", context={"tenant": "42"})
+
+    first = application(None)
+    keyset = keyset.succeed(generate(local, "orders-2", "ENCRYPT_DECRYPT")).save(path, root, signers=[admin])
+    second = application(first)
+    assert application(second)
+    (used,) = {str(key.uri).partition(":")[0] for key in keyset.keyring(clients).keys[:1]}
+    assert used == "local"
+
+
+def test_signatures_outlive_a_move_to_another_provider(
+    aws: KMSClient, local: KMSClient, admin: Key, root: TrustRoot, tmp_path: Path
+) -> None:
+    path, clients = tmp_path / "releases.keyset", [aws, local]
+    keyset = Keyset.create("releases", generate(aws, "releases-1", "SIGN_VERIFY", "PS256"))
+    old = keyset.save(path, root, signers=[admin]).signer(clients).sign(b"v1")
+    keyset = Keyset.load(path, root, name="releases")
+    keyset.succeed(generate(local, "releases-2", "SIGN_VERIFY", "ES384")).save(path, root, signers=[admin])
+    moved = Keyset.load(path, root, name="releases")
+    new = moved.signer(clients).sign(b"v2")
+    verifier = moved.verifier()
+    assert verifier.verify(b"v1", old).provider == "awskms"
+    assert verifier.verify(b"v2", new).provider == "local"
+    assert {key["alg"] for key in moved.jwks()["keys"]} == {"PS256", "ES384"}
+
+
+def test_an_alias_moved_in_the_console_is_found_and_changes_nothing(aws: KMSClient, kms: Any) -> None:
+    keyset = Keyset.create("orders", generate(aws, "orders-1", "ENCRYPT_DECRYPT"))
+    message = keyset.keyring([aws]).encrypt(b"paid", context={})
+    stolen = kms.create_key()["KeyMetadata"]["KeyId"]
+    kms.update_alias(AliasName="alias/anykms/orders-1", TargetKeyId=stolen)
+    (drift,) = keyset.check([aws])
+    assert (drift.key, drift.stricter) == (keyset.primary, "keyset")
+    assert keyset.keyring([aws]).decrypt(message, context={}) == b"paid"
+
+
+@pytest.mark.parametrize("tag", ["algorithm", "conf"])
+def test_tags_edited_in_the_console_are_found(aws: KMSClient, kms: Any, tag: str) -> None:
+    keyset = Keyset.create("releases", generate(aws, "releases-1", "SIGN_VERIFY", "PS256"))
+    arn = str(keyset.primary).removeprefix("awskms:///")
+    kms.tag_resource(KeyId=arn, Tags=[{"TagKey": f"anykms:{tag}", "TagValue": "RS256"}])
+    drifts = keyset.check([aws])
+    assert [drift.stricter for drift in drifts] == ["keyset"]
+
+
+def test_a_key_disabled_in_the_console_is_found_and_stops_the_application(aws: KMSClient, kms: Any) -> None:
+    keyset = Keyset.create("orders", generate(aws, "orders-1", "ENCRYPT_DECRYPT"))
+    ring = keyset.keyring([aws])
+    kms.disable_key(KeyId=str(keyset.primary).removeprefix("awskms:///"))
+    assert [drift.found for drift in keyset.check([aws])] == ["DISABLED"]
+    with pytest.raises(errors.KeyDisabledError):
+        ring.encrypt(b"paid", context={})
