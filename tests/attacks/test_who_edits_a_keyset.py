@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -163,6 +164,12 @@ def test_a_truncated_file(stage: Stage, keep: int) -> None:
     stage.create()
     stage.path.write_bytes(stage.path.read_bytes()[:keep])
     stage.refused()
+
+
+def test_a_pipe_in_the_place_of_the_file(stage: Stage) -> None:
+    os.mkfifo(stage.path)
+    with pytest.raises(OSError, match="regular file"):
+        stage.load()
 
 
 SIGNED: dict[str, Callable[[dict[str, Any]], object]] = {

@@ -231,6 +231,19 @@ def test_a_root_key_that_cannot_be_asked_opens_nothing(
         TrustRoot([mac], clock=lambda: now[0]).open(data, KeyInfo, name="orders")
 
 
+def test_many_signatures_in_the_name_of_a_root_key_cost_no_calls(
+    make: Make, provider: ObservedProvider, now: list[datetime]
+) -> None:
+    mac, info = make("seals", "MAC", "HS256"), make("orders").info
+    root = TrustRoot([mac], clock=lambda: now[0])
+    data = sealed_by([mac], info, now)
+    calls = len(provider.calls)
+    refused(root, with_signatures(data, lambda found: found * 16))
+    assert len(provider.calls) == calls
+    assert root.open(data, KeyInfo, name="orders") == info
+    assert len(provider.calls) == calls + 1
+
+
 def test_a_disabled_root_key_opens_nothing(make: Make, client: KMSClient, now: list[datetime]) -> None:
     signer, info = make("admin-live", "SIGN_VERIFY", "ES256"), make("orders").info
     data = sealed_by([signer], info, now)

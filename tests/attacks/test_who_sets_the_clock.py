@@ -148,6 +148,15 @@ def test_a_ledger_is_no_link_to_another_file(tmp_path: Path) -> None:
     assert not (tmp_path / "elsewhere.db").exists()
 
 
+@pytest.mark.parametrize("mode", [0o620, 0o602, 0o666])
+def test_a_ledger_that_other_users_can_write(tmp_path: Path, mode: int) -> None:
+    path = tmp_path / "shared.db"
+    Ledger(path).close()
+    path.chmod(mode)
+    with pytest.raises(errors.KeystoreError, match="other users"):
+        Ledger(path)
+
+
 def test_a_period_does_not_begin_again_when_the_clock_is_set_back(
     make: Make, client: KMSClient, root: TrustRoot, admin: Key, now: list[datetime], tmp_path: Path
 ) -> None:
