@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_der_public_key
 
 from anykms import (
     CryptoperiodWarning,
@@ -208,6 +209,22 @@ def test_a_public_key_that_is_not_the_pinned_one(stage: Stage) -> None:
     stage.create("SIGN_VERIFY", "ES256")
     other = PublicKey(ec.generate_private_key(ec.SECP256R1()).public_key(), "ES256")
     text = base64.b64encode(other.spki).decode()
+    stage.edit(lambda found: member(found).update(public_key=text), signed=True)
+    stage.refused()
+
+
+def test_a_public_key_in_another_spelling(stage: Stage) -> None:
+    key = stage.create("SIGN_VERIFY", "ES256").members[0].public_key
+    assert key is not None
+    loaded = load_der_public_key(key.spki)
+    assert isinstance(loaded, ec.EllipticCurvePublicKey)
+    point = loaded.public_bytes(Encoding.X962, PublicFormat.CompressedPoint)
+    header = key.spki[: -len(loaded.public_bytes(Encoding.X962, PublicFormat.UncompressedPoint))]
+    compressed = bytearray(header + point)
+    compressed[1] -= 32
+    compressed[len(header) - 2] -= 32
+    assert PublicKey.from_spki(compressed, "ES256").fingerprint == key.fingerprint
+    text = base64.b64encode(compressed).decode()
     stage.edit(lambda found: member(found).update(public_key=text), signed=True)
     stage.refused()
 
