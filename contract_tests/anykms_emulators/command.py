@@ -1,0 +1,44 @@
+"""`anykms emulator aws`: run one emulator until Ctrl-C."""
+
+from __future__ import annotations
+
+import json
+import threading
+from typing import TYPE_CHECKING
+
+import click
+
+from anykms_emulators.aws import AWSEmulator
+
+if TYPE_CHECKING:
+    from anykms_emulators.emulator import Emulator
+
+
+@click.group()
+def emulator() -> None:
+    """Run a strict emulator of a cloud's key service on a loopback port."""
+
+
+def run(cloud: Emulator, *, as_json: bool) -> None:
+    """Start `cloud`, print where it is, and serve until Ctrl-C."""
+    with cloud:
+        if as_json:
+            click.echo(json.dumps({"uri": cloud.uri, "environment": dict(cloud.environment)}))
+        else:
+            click.echo(cloud.uri)
+            for name, value in cloud.environment.items():
+                click.echo(f"export {name}={value}")
+            click.echo("Ctrl-C stops it; its keys live in memory only.", err=True)
+        try:
+            threading.Event().wait()
+        except KeyboardInterrupt:
+            click.echo("stopped", err=True)
+
+
+@emulator.command()
+@click.option("--port", type=click.IntRange(0, 65535), default=0, help="0 takes a free port.")
+@click.option("--region", default="eu-west-1", show_default=True, help="The Region to serve.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of shell lines.")
+def aws(port: int, region: str, as_json: bool) -> None:
+    """AWS KMS. Its environment variables point every AWS SDK and the aws command here."""
+    run(AWSEmulator(region=region, port=port), as_json=as_json)
