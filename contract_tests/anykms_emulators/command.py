@@ -1,4 +1,4 @@
-"""`anykms emulator aws`: run one emulator until Ctrl-C."""
+"""`anykms emulator aws` and its like: run one emulator until Ctrl-C."""
 
 from __future__ import annotations
 
@@ -42,3 +42,14 @@ def run(cloud: Emulator, *, as_json: bool) -> None:
 def aws(port: int, region: str, as_json: bool) -> None:
     """AWS KMS. Its environment variables point every AWS SDK and the aws command here."""
     run(AWSEmulator(region=region, port=port), as_json=as_json)
+
+
+@emulator.command()
+@click.option("--port", type=click.IntRange(0, 65535), default=0, help="0 takes a free port.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of shell lines.")
+def gcp(port: int, as_json: bool) -> None:
+    """Google Cloud KMS over gRPC. Needs google-cloud-kms."""
+    # imported here: the other emulators must not need gRPC
+    from anykms_emulators.gcp import GCPEmulator
+
+    run(GCPEmulator(port=port), as_json=as_json)

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import base64
 import contextlib
-import functools
-import json
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import fields, replace
 from datetime import UTC, datetime
 from typing import Final, Self
 
@@ -36,8 +33,6 @@ from anykms.keys import (
     KeyURI,
     KeyVersion,
     ProtectionLevel,
-    UnverifiedKeyInfo,
-    canonical_json,
     check_name,
     utc_seconds,
 )
@@ -54,10 +49,33 @@ from anykms.provider import (
 )
 from anykms_local import material
 from anykms_local.keystore import SENDER_SUFFIX, Entry, Store, Transaction, edited
-from anykms_local.maintenance import make_missing, settings_of
+from anykms_local.maintenance import (
+    RestoreReport,
+    StoreReport,
+    backup_store,
+    check_store,
+    init_store,
+    make_missing,
+    rekey_store,
+    restore_store,
+    settings_of,
+)
+from anykms_local.records import Record, Version
 from anykms_local.root import FileRoot, Passphrase, PassphraseRoot
 
-__all__ = ["FileRoot", "LocalProvider", "Passphrase", "PassphraseRoot"]
+__all__ = [
+    "FileRoot",
+    "LocalProvider",
+    "Passphrase",
+    "PassphraseRoot",
+    "RestoreReport",
+    "StoreReport",
+    "backup_store",
+    "check_store",
+    "init_store",
+    "rekey_store",
+    "restore_store",
+]
 
 SCHEME: Final = "local"
 _DAY: Final = 86400
@@ -83,61 +101,6 @@ def _served(algorithm: Algorithm) -> tuple[Operation, ...]:
 _CAPABILITIES: Final = capabilities(
     LIFECYCLE, {algorithm: _served(algorithm) for algorithm in Algorithm}, (ProtectionLevel.SOFTWARE,)
 )
-
-
-@dataclass(frozen=True, slots=True)
-class _Record:
-    """The metadata of a key's row: its facts, and what changes. Times are in seconds since 1970."""
-
-    info: KeyInfo
-    state: KeyState
-    destroy_at: int | None = None
-    rotation_period: int | None = None
-    next_rotation_at: int | None = None
-
-    def to_json(self) -> str:
-        return canonical_json(
-            {
-                "facts": json.loads(self.info.to_json()),
-                "state": str(self.state),
-                "destroy_at": self.destroy_at,
-                "rotation_period": self.rotation_period,
-                "next_rotation_at": self.next_rotation_at,
-            }
-        ).decode()
-
-    @classmethod
-    @functools.lru_cache(maxsize=1024)
-    def parse(cls, meta: str) -> _Record:
-        """The record of an authentic row."""
-        raw = json.loads(meta)
-        facts = UnverifiedKeyInfo.from_json(canonical_json(raw["facts"]))
-        return cls(
-            info=KeyInfo(**{item.name: getattr(facts, item.name) for item in fields(facts)}),
-            state=KeyState(raw["state"]),
-            destroy_at=raw["destroy_at"],
-            rotation_period=raw["rotation_period"],
-            next_rotation_at=raw["next_rotation_at"],
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class _Version:
-    """The metadata of a version's row."""
-
-    created_at: int
-    spki: bytes | None
-
-    def to_json(self) -> str:
-        spki = None if self.spki is None else base64.b64encode(self.spki).decode()
-        return canonical_json({"created_at": self.created_at, "spki": spki}).decode()
-
-    @classmethod
-    def parse(cls, meta: str) -> _Version:
-        """The record of an authentic row."""
-        raw = json.loads(meta)
-        spki = raw["spki"]
-        return cls(raw["created_at"], None if spki is None else base64.b64decode(spki))
 
 
 class LocalProvider:
@@ -227,7 +190,7 @@ class LocalProvider:
         if template.purpose is KeyPurpose.ENCRYPT_DECRYPT and template.algorithm is Algorithm.RSA_OAEP_256:
             versions.append((f"{name}{SENDER_SUFFIX}/1", material.generate(Algorithm.ES256, None)))
         now = self._now()
-        record = _Record(
+        record = Record(
             self._facts(template, now, [spki for _, (_, spki) in versions]),
             KeyState.ENABLED,
             rotation_period=template.rotation_period,
@@ -237,10 +200,10 @@ class LocalProvider:
         )
         with self._store.transaction() as change:
             taken = change.get(name)
-            _check_free(None if taken is None else _Record.parse(taken.meta), name)
+            _check_free(None if taken is None else Record.parse(taken.meta), name)
             change.put(Entry(name, 1, record.to_json(), b""))
             for version, (secret, spki) in versions:
-                change.put(Entry(version, None, _Version(now, spki).to_json(), secret))
+                change.put(Entry(version, None, Version(now, spki).to_json(), secret))
         return record.info
 
     def _facts(self, template: KeyTemplate, now: int, spkis: list[bytes | None]) -> KeyInfo:
@@ -284,7 +247,7 @@ class LocalProvider:
         for entry in self._store.scan():
             if entry.current is None:
                 continue
-            record = _Record.parse(entry.meta)
+            record = Record.parse(entry.meta)
             if self._is_overdue(record):
                 self._destroy(entry.id)
             elif record.state is not KeyState.DESTROYED:
@@ -297,10 +260,10 @@ class LocalProvider:
         if self._is_rotation_due(record):
             self._rotate(owner, record, due_only=True)
         entries = {entry.id: entry for entry in self._store.scan(owner)}
-        record = self._known(info, _Record.parse(entries[owner].meta))
+        record = self._known(info, Record.parse(entries[owner].meta))
         is_sender = info.name != owner
         current = 1 if is_sender else entries[owner].current or 1
-        versions = [_Version.parse(entries[f"{info.name}/{n}"].meta) for n in range(1, current + 1)]
+        versions = [Version.parse(entries[f"{info.name}/{n}"].meta) for n in range(1, current + 1)]
         return KeyStatus(
             state=record.state,
             current_version=None if record.state is KeyState.DESTROYED else str(current),
@@ -360,7 +323,7 @@ class LocalProvider:
         _, entry = self._enabled(info, version)
         if entry is None:
             raise KeyNotFoundError(f"the key {info.name} has no version {ascii(version)[:40]}")
-        spki = _Version.parse(entry.meta).spki
+        spki = Version.parse(entry.meta).spki
         if spki is None:
             raise KeyUsageError(f"{info.algorithm} is symmetric: there is no public key")
         return spki
@@ -379,7 +342,7 @@ class LocalProvider:
         version = entry.id.rpartition("/")[2]
         if record.info.algorithm is Algorithm.A256GCM:
             return Wrapped(version, material.wrap(entry.secret, data_key, context.aad))
-        return Wrapped(version, material.rsa_encrypt(_Version.parse(entry.meta).spki or b"", data_key))
+        return Wrapped(version, material.rsa_encrypt(Version.parse(entry.meta).spki or b"", data_key))
 
     def unwrap(self, info: KeyInfo, wrapped: bytes, version: str | None, context: WrapContext) -> bytes:
         """Decrypt what ``wrap`` made with that version; None means the current one."""
@@ -421,7 +384,7 @@ class LocalProvider:
             raise KeyNotFoundError(f"the key {info.uri} belongs to another keystore")
         return info.name.removesuffix(SENDER_SUFFIX)
 
-    def _known(self, info: KeyInfo, record: _Record | None) -> _Record:
+    def _known(self, info: KeyInfo, record: Record | None) -> Record:
         """The record, if ``info`` states the same facts.
 
         Raises:
@@ -446,14 +409,14 @@ class LocalProvider:
             )
         return record
 
-    def _enabled(self, info: KeyInfo, version: str | None) -> tuple[_Record, Entry | None]:
+    def _enabled(self, info: KeyInfo, version: str | None) -> tuple[Record, Entry | None]:
         """The record of an ENABLED key, and the row of a version (None: the current one) if there is one."""
         owner = self._owner(info)
         row_id = None if version is None else f"{info.name}/{version}"
         if info.name != owner:
             row_id = f"{info.name}/{version or 1}"
         key, found = self._store.fetch(owner, row_id)
-        record = self._known(info, None if key is None else _Record.parse(key.meta))
+        record = self._known(info, None if key is None else Record.parse(key.meta))
         if record.state is not KeyState.ENABLED:
             if self._is_overdue(record):
                 self._destroy(owner)
@@ -468,10 +431,10 @@ class LocalProvider:
             raise edited(f"the material of {info.name} is missing")
         return entry.secret
 
-    def _settled(self, name: str) -> _Record | None:
+    def _settled(self, name: str) -> Record | None:
         """The record of a key, once it is destroyed if its time has come."""
         entry, _ = self._store.fetch(name)
-        record = None if entry is None else _Record.parse(entry.meta)
+        record = None if entry is None else Record.parse(entry.meta)
         if record is not None and self._is_overdue(record):
             self._destroy(name)
             return replace(record, state=KeyState.DESTROYED, destroy_at=None)
@@ -480,14 +443,14 @@ class LocalProvider:
     def _now(self) -> int:
         return int(utc_seconds(self._clock()).timestamp())
 
-    def _is_overdue(self, record: _Record) -> bool:
+    def _is_overdue(self, record: Record) -> bool:
         return (
             record.state is KeyState.PENDING_DESTRUCTION
             and record.destroy_at is not None
             and self._now() >= record.destroy_at
         )
 
-    def _is_rotation_due(self, record: _Record) -> bool:
+    def _is_rotation_due(self, record: Record) -> bool:
         return (
             record.next_rotation_at is not None
             and record.state is KeyState.ENABLED
@@ -497,18 +460,18 @@ class LocalProvider:
     # Changing rows
 
     @contextlib.contextmanager
-    def _changing(self, info: KeyInfo) -> Iterator[tuple[Transaction, Entry, _Record]]:
+    def _changing(self, info: KeyInfo) -> Generator[tuple[Transaction, Entry, Record], None, None]:
         owner = self._owner(info)
         if info.name != owner:
             raise KeyUsageError(f"{info.name} lives and dies with {owner}; change that key")
         self._settled(owner)
         with self._store.transaction() as change:
             entry = change.get(owner)
-            record = self._known(info, None if entry is None else _Record.parse(entry.meta))
+            record = self._known(info, None if entry is None else Record.parse(entry.meta))
             if entry is not None:
                 yield change, entry, record
 
-    def _rotate(self, name: str, record: _Record, *, due_only: bool) -> None:
+    def _rotate(self, name: str, record: Record, *, due_only: bool) -> None:
         _forbid(record, pending=True, disabled=True)
         secret, spki = material.generate(record.info.algorithm, record.info.key_size)
         now = self._now()
@@ -516,12 +479,12 @@ class LocalProvider:
             entry = change.get(name)
             if entry is None or entry.current is None:
                 raise edited(f"the row of {name} is missing")
-            record = _Record.parse(entry.meta)
+            record = Record.parse(entry.meta)
             if due_only and not self._is_rotation_due(record):
                 return  # another thread or process was first
             _forbid(record, pending=True, disabled=True)
             number = entry.current + 1
-            change.put(Entry(f"{name}/{number}", None, _Version(now, spki).to_json(), secret))
+            change.put(Entry(f"{name}/{number}", None, Version(now, spki).to_json(), secret))
             period = record.rotation_period
             record = replace(record, next_rotation_at=None if period is None else now + period * _DAY)
             change.put(Entry(name, number, record.to_json(), b""))
@@ -532,7 +495,7 @@ class LocalProvider:
             entry = change.get(name)
             if entry is None:
                 raise edited(f"the row of {name} is missing")
-            record = _Record.parse(entry.meta)
+            record = Record.parse(entry.meta)
             if self._is_overdue(record):
                 for version in change.versions(name):
                     change.put(replace(version, secret=b""))
@@ -540,7 +503,7 @@ class LocalProvider:
         self._store.truncate_log()
 
 
-def _put(change: Transaction, entry: Entry, record: _Record) -> None:
+def _put(change: Transaction, entry: Entry, record: Record) -> None:
     change.put(Entry(entry.id, entry.current, record.to_json(), b""))
 
 
@@ -549,7 +512,7 @@ def _require(info: KeyInfo, purpose: KeyPurpose) -> None:
         raise KeyUsageError(f"the key {info.name} is for {info.purpose}; this needs {purpose}")
 
 
-def _forbid(record: _Record, *, pending: bool = False, disabled: bool = False) -> None:
+def _forbid(record: Record, *, pending: bool = False, disabled: bool = False) -> None:
     """Raise the error of the record's state: always if destroyed, else if the flag of the state is set."""
     name = record.info.name
     match record.state:
@@ -563,7 +526,7 @@ def _forbid(record: _Record, *, pending: bool = False, disabled: bool = False) -
             pass
 
 
-def _check_free(record: _Record | None, name: str) -> None:
+def _check_free(record: Record | None, name: str) -> None:
     """Raises KeyExistsError or NameReservedError if a key has the name."""
     if record is None:
         return

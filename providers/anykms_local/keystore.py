@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import errno
 import fcntl
 import hmac
 import json
@@ -21,7 +22,7 @@ import secrets
 import sqlite3
 import threading
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, cast
@@ -58,17 +59,20 @@ _MAX_IDLE: Final = 8
 _MAX_GENERATION: Final = 2**62
 
 _WITH_CURRENT: Final = (
-    "SELECT s.generation, s.mac, k.*, v.* FROM store s "
-    "LEFT JOIN entries k ON k.id = ? LEFT JOIN entries v ON v.id = k.id || '/' || k.current WHERE s.id = 1"
+    "SELECT s.generation, s.mac, k.id, k.generation, k.current, k.meta, k.sealed, "
+    "v.id, v.generation, v.current, v.meta, v.sealed FROM store s LEFT JOIN entries k ON k.id = ? "
+    "LEFT JOIN entries v ON v.id = k.id || '/' || k.current WHERE s.id = 1"
 )
 _WITH_NAMED: Final = (
-    "SELECT s.generation, s.mac, k.*, v.* FROM store s "
-    "LEFT JOIN entries k ON k.id = ? LEFT JOIN entries v ON v.id = ? WHERE s.id = 1"
+    "SELECT s.generation, s.mac, k.id, k.generation, k.current, k.meta, k.sealed, "
+    "v.id, v.generation, v.current, v.meta, v.sealed FROM store s LEFT JOIN entries k ON k.id = ? "
+    "LEFT JOIN entries v ON v.id = ? WHERE s.id = 1"
 )
-_ONE: Final = "SELECT * FROM entries WHERE id = ?"
-_ALL: Final = "SELECT * FROM entries ORDER BY id"
+_ONE: Final = "SELECT id, generation, current, meta, sealed FROM entries WHERE id = ?"
+ALL_ENTRIES: Final = "SELECT id, generation, current, meta, sealed FROM entries ORDER BY id"
 _FAMILY: Final = (
-    "SELECT * FROM entries WHERE id = ?1 OR id GLOB ?1 || '/*' OR id GLOB ?1 || ?2 || '/*' ORDER BY id"
+    "SELECT id, generation, current, meta, sealed FROM entries "
+    "WHERE id = ?1 OR id GLOB ?1 || '/*' OR id GLOB ?1 || ?2 || '/*' ORDER BY id"
 )
 _PUT: Final = "INSERT OR REPLACE INTO entries (id, generation, current, meta, sealed) VALUES (?, ?, ?, ?, ?)"
 
@@ -385,16 +389,7 @@ class Store:
             KeystoreError: missing, damaged, edited, or another root secret.
             UnavailableError: locked.
         """
-        if not os.path.lexists(
-            path
-        ):  # the file is never opened by hand: closing it would drop SQLite's locks
-            raise KeystoreError(
-                f"there is no keystore at {str(path)!r}; make one with create=True or: anykms store init"
-            )
-        if not path.is_file():
-            raise KeystoreError(f"{str(path)!r} is not a regular file, so it is no keystore")
-        if not os.access(path, os.R_OK | os.W_OK):
-            raise PermissionError(13, "the keystore cannot be read and written", str(path))
+        check_file(path)
         self.path = path
         self._root = root
         self._pool = Pool(path, busy_timeout)
@@ -403,7 +398,7 @@ class Store:
             self._use_write_ahead_log()
             with self._reading() as connection:
                 self._snapshot = self._verified(connection, None)
-                for columns in connection.execute(_ALL):
+                for columns in connection.execute(ALL_ENTRIES):
                     self._snapshot.open(columns)
         except BaseException:
             self._pool.close()
@@ -454,7 +449,7 @@ class Store:
         with self._reading() as connection:
             seen = self._verified(connection, seen)
             if key is None:
-                rows = connection.execute(_ALL).fetchall()
+                rows = connection.execute(ALL_ENTRIES).fetchall()
             else:
                 rows = connection.execute(_FAMILY, (key, SENDER_SUFFIX)).fetchall()
         seen.all_there(rows, key)
@@ -462,7 +457,7 @@ class Store:
             yield seen.open(columns)
 
     @contextlib.contextmanager
-    def transaction(self) -> Iterator[Transaction]:
+    def transaction(self) -> Generator[Transaction, None, None]:
         """Change rows together: all is on disk when the block ends, nothing when it raises.
 
         Raises:
@@ -486,6 +481,12 @@ class Store:
             raise translated(error, self.path) from error
         finally:
             self._pool.release(connection)
+
+    def copy_to(self, target: sqlite3.Connection) -> None:
+        """Copy the store, as of one moment, into an empty database."""
+        with self._reading() as connection:
+            self._verified(connection, self._snapshot)
+            connection.backup(target)
 
     def truncate_log(self) -> bool:
         """Empty the write-ahead log, so that it holds no older content of a row.
@@ -514,7 +515,7 @@ class Store:
             self._pool.release(connection)
 
     @contextlib.contextmanager
-    def _reading(self) -> Iterator[sqlite3.Connection]:
+    def _reading(self) -> Generator[sqlite3.Connection, None, None]:
         connection = self._pool.acquire()
         try:
             try:
@@ -575,14 +576,19 @@ class Transaction:
         self._tags[entry.id] = tag_of(self._generation, sealed)
         self._changed = True
 
-    def replace_header(self, header: Header) -> None:
+    @property
+    def header(self) -> str:
+        """The header as it is in this transaction."""
+        return self._header
+
+    def replace_slots(self, slots: tuple[Slot, ...]) -> None:
         """Change how the data secret is wrapped."""
-        self._header = header.to_json()
+        self._header = Header(Header.parse(self._header).keystore_id, slots).to_json()
         self._changed = True
 
     def reseal(self, data_secret: bytes) -> None:
         """Seal every row anew under another data secret."""
-        rows = self._connection.execute(_ALL).fetchall()
+        rows = self._connection.execute(ALL_ENTRIES).fetchall()
         self._before.all_there(rows, None)
         entries = [self._before.open(columns) for columns in rows]
         self._seals = Seals(data_secret, Header.parse(self._header).keystore_id)
@@ -609,28 +615,17 @@ def verify(connection: sqlite3.Connection, root: RootSecret, seen: Snapshot | No
     """
     if seen is None:
         check_schema(connection)
-    row = connection.execute("SELECT header, generation, mac FROM store WHERE id = 1").fetchone()
-    if row is None:
-        raise edited("its header is missing")
-    header, generation, mac = row
-    if not (type(header) is str and type(generation) is int and type(mac) is bytes):
-        raise edited("its header is not readable")
-    if not 0 < generation < _MAX_GENERATION:
-        raise edited("its generation is out of range")
+    header, generation, mac = read_store(connection)
     if seen is not None:
         if (header, generation, mac) == (seen.header, seen.generation, seen.mac):
             return seen
         if generation <= seen.generation:
             raise KeystoreError(
-                "the keystore was rolled back or edited: this process saw generation "
-                f"{seen.generation} before, now it is {generation}; if a backup was restored on purpose, connect again"
+                f"the keystore was rolled back or edited: this process saw generation {seen.generation}, "
+                f"now it is {generation}; if a backup was restored on purpose, connect again"
             )
         check_schema(connection)
-    tags: dict[str, bytes] = {}
-    for name, row_generation, sealed in connection.execute("SELECT id, generation, sealed FROM entries"):
-        if type(name) is not str:
-            raise edited("a row has columns of the wrong type")
-        tags[name] = tag_of(row_generation, sealed)
+    tags = read_tags(connection)
     parsed = Header.parse(header)
     if seen is None:
         seals = Seals(parsed.data_secret(root), parsed.keystore_id)
@@ -648,16 +643,54 @@ def verify(connection: sqlite3.Connection, root: RootSecret, seen: Snapshot | No
     return Snapshot(header, generation, mac, tags, seals)
 
 
+def read_store(connection: sqlite3.Connection) -> tuple[str, int, bytes]:
+    """The header, generation and MAC, unverified but of the right types."""
+    row = connection.execute("SELECT header, generation, mac FROM store WHERE id = 1").fetchone()
+    if row is None:
+        raise edited("its header is missing")
+    header, generation, mac = row
+    if not (type(header) is str and type(generation) is int and type(mac) is bytes):
+        raise edited("its header is not readable")
+    if not 0 < generation < _MAX_GENERATION:
+        raise edited("its generation is out of range")
+    return header, generation, mac
+
+
+def read_tags(connection: sqlite3.Connection) -> dict[str, bytes]:
+    """What the store's MAC covers of every row, by id."""
+    tags: dict[str, bytes] = {}
+    for name, generation, sealed in connection.execute("SELECT id, generation, sealed FROM entries"):
+        if type(name) is not str:
+            raise edited("a row has columns of the wrong type")
+        tags[name] = tag_of(generation, sealed)
+    return tags
+
+
 def check_schema(connection: sqlite3.Connection) -> None:
     """Raises KeystoreError unless the file holds our tables and nothing else: no trigger, no view."""
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     found = connection.execute("SELECT name, sql FROM sqlite_schema").fetchall()
     if not found:
-        raise KeystoreError("the file is an SQLite database without a keystore in it; name the right file")
+        raise KeystoreError(
+            "the file holds no keystore, not even an empty one; name the right file, or restore a backup"
+        )
     if version > SCHEMA_VERSION:
         raise KeystoreError(f"the keystore has schema {version}, made by a later release; update anykms")
     if version != SCHEMA_VERSION or dict(found) != _TABLES or len(found) != len(_TABLES):
         raise edited("its tables are not the ones that anykms makes")
+
+
+def check_file(path: Path) -> None:
+    """Raises KeystoreError or PermissionError unless ``path`` is a file that we can use."""
+    # It is not opened here: closing it again would drop the locks of SQLite in this process.
+    if not os.path.lexists(path):
+        raise KeystoreError(
+            f"there is no keystore at {str(path)!r}; make one with create=True or: anykms store init"
+        )
+    if not path.is_file():
+        raise KeystoreError(f"{str(path)!r} is not a regular file, so it is no keystore")
+    if not os.access(path, os.R_OK | os.W_OK):
+        raise PermissionError(errno.EACCES, "the keystore cannot be read and written", str(path))
 
 
 def create(path: Path, root: RootSecret) -> None:
@@ -684,6 +717,7 @@ def create(path: Path, root: RootSecret) -> None:
             raise translated(error, path) from error
         finally:
             connection.close()
+        sync_file(unfinished)
         publish(unfinished, path)
 
 
@@ -702,7 +736,7 @@ def new_slot(root: RootSecret, data_secret: bytes) -> Slot:
 
 
 @contextlib.contextmanager
-def unfinished_database(path: Path) -> Iterator[Path]:
+def unfinished_database(path: Path) -> Generator[Path, None, None]:
     """An empty file of mode 0600 beside ``path`` to build a database in; gone afterwards unless published."""
     unfinished = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     os.close(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
@@ -713,8 +747,17 @@ def unfinished_database(path: Path) -> Iterator[Path]:
             unfinished.with_name(unfinished.name + suffix).unlink(missing_ok=True)
 
 
+def sync_file(path: Path) -> None:
+    """Make the content of a file durable. No database may be open on it: closing it drops SQLite's locks."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 @contextlib.contextmanager
-def creation_lock(path: Path) -> Iterator[None]:
+def creation_lock(path: Path) -> Generator[None, None, None]:
     """Let one process at a time make files beside ``path``."""
     descriptor = os.open(path.absolute().parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
@@ -742,9 +785,17 @@ def translated(error: sqlite3.Error, path: Path) -> KMSError:
             return UnavailableError(f"the disk of the keystore {where} is full; nothing was written")
         case sqlite3.SQLITE_IOERR | sqlite3.SQLITE_NOMEM | sqlite3.SQLITE_INTERRUPT:
             return UnavailableError(f"the keystore {where} could not be read or written: {error}")
+        case sqlite3.SQLITE_READONLY if _is_writable(path):
+            return edited(f"{where} claims to be read-only")
+        case sqlite3.SQLITE_CANTOPEN if _is_writable(path):
+            return UnavailableError(f"the keystore {where} could not be opened; too many open files?")
         case sqlite3.SQLITE_READONLY | sqlite3.SQLITE_PERM | sqlite3.SQLITE_CANTOPEN | sqlite3.SQLITE_AUTH:
             return PermissionDeniedError(
                 f"the keystore {where} cannot be opened for writing; check the rights on it and its directory"
             )
         case _:
             return edited(f"{where} is not a readable database")
+
+
+def _is_writable(path: Path) -> bool:
+    return os.access(path, os.R_OK | os.W_OK) and os.access(path.absolute().parent, os.W_OK | os.X_OK)

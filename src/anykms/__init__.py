@@ -5,9 +5,7 @@ The names below are loaded when first used, so that ``import anykms`` stays chea
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING
-
+TYPE_CHECKING = False  # checkers read it as True; the module typing is not loaded for it
 if TYPE_CHECKING:
     from anykms.algorithms import Algorithm as Algorithm
     from anykms.algorithms import KeyPurpose as KeyPurpose
@@ -76,6 +74,8 @@ __all__ = sorted(_HOME_OF)  # pyright: ignore[reportUnsupportedDunderAll] # comp
 def __getattr__(name: str) -> object:
     if name not in _HOME_OF:
         raise AttributeError(f"module 'anykms' has no attribute {name!r}")
+    import importlib
+
     value = getattr(importlib.import_module(_HOME_OF[name]), name)
     globals()[name] = value
     return value

@@ -51,7 +51,7 @@ from anykms.provider import (
     Wrapped,
 )
 from anykms.retrying import Deadline, RetryPolicy
-from anykms.signing import PublicKey, der_to_p1363, p1363_to_der, prepare_message
+from anykms.signing import PublicKey, der_to_p1363, p1363_to_der, prepare_message, signature_encoding
 from anykms.wrapping import NOT_AUTHENTIC, WrappedKey, unwrap_data_key, wrap_data_key
 
 T = TypeVar("T")
@@ -613,7 +613,7 @@ class Key:
             UnsupportedOperationError: ``prehashed`` with Ed25519 or ML-DSA.
         """
         info = self._for(KeyPurpose.SIGN_VERIFY, Operation.SIGN)
-        form = _encoding(encoding)
+        form = signature_encoding(encoding)
         prepared = prepare_message(info.algorithm, message, prehashed=prehashed)
         self._session.gate(Operation.SIGN, info)
         signature, _ = self._session.sign(info, prepared, info.algorithm.spec.prehashable)
@@ -638,7 +638,7 @@ class Key:
             KMSError: the key's state cannot be read, or forbids it.
         """
         info = self._for(KeyPurpose.SIGN_VERIFY, None)
-        form = _encoding(encoding)
+        form = signature_encoding(encoding)
         prepared = prepare_message(info.algorithm, message, prehashed=prehashed)
         octets(signature, "signature")
         self._session.gate(Operation.GET_PUBLIC_KEY, info, fresh=True)
@@ -878,15 +878,6 @@ def _mac_message(info: KeyInfo, message: BytesLike) -> bytes:
             f"a message for {info.algorithm} has 1 to {longest} bytes, not {len(data)}"
         )
     return data
-
-
-def _encoding(encoding: SignatureEncoding | str) -> SignatureEncoding:
-    if not isinstance(encoding, str):
-        raise TypeError(f"encoding is a str, not {type(encoding).__name__}")
-    try:
-        return SignatureEncoding(encoding)
-    except ValueError:
-        raise InvalidArgumentError(f"unknown encoding {ascii(encoding)[:40]}; use DER or P1363") from None
 
 
 def _generic_bind(ctx: bytes) -> bytes:

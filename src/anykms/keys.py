@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime
 from enum import StrEnum
+from functools import lru_cache
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, Self, TypeVar, cast
 from urllib.parse import parse_qsl, quote, unquote
@@ -410,7 +411,7 @@ class KeyURI:
 
     def without_version(self) -> KeyURI:
         """The key itself, whatever version was named."""
-        return self if self.version is None else replace(self, version=None)
+        return self if self.version is None else _versionless(self)
 
     def with_version(self, version: str | None) -> KeyURI:
         """The same key at ``version``."""
@@ -459,6 +460,11 @@ class KeyURI:
                     text = text.lower()  # Azure compares names and hosts without case
                 break
         return cls.parse(text)
+
+
+@lru_cache(maxsize=4096)
+def _versionless(uri: KeyURI) -> KeyURI:
+    return KeyURI(uri.scheme, uri.resource)
 
 
 _SPELLINGS: Final = (

@@ -336,7 +336,7 @@ class PublicKey:
             KeyUsageError: an RSA-OAEP-256 key.
             InvalidSignatureError: it is not; always with the same text.
         """
-        form = _signature_encoding(encoding)
+        form = signature_encoding(encoding)
         if self._check is None:
             raise KeyUsageError(f"a key for {self._algorithm} verifies no signatures")
         data = prepare_message(self._algorithm, message, prehashed=prehashed)
@@ -405,7 +405,7 @@ def _asymmetric(name: Algorithm | str) -> Algorithm:
     return chosen
 
 
-def _signature_encoding(name: SignatureEncoding | str) -> SignatureEncoding:
+def signature_encoding(name: SignatureEncoding | str) -> SignatureEncoding:
     if not isinstance(name, str):
         raise TypeError(f"encoding is a SignatureEncoding or its name, not {type(name).__name__}")
     try:

@@ -72,7 +72,7 @@ class WrappedKey(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fi
         if not fits:
             raise InvalidCiphertextError(NOT_AUTHENTIC)
         try:
-            return KeyURI.parse(self.uri)
+            return _read_uri(self.uri)
         except InvalidArgumentError as error:
             raise InvalidCiphertextError(NOT_AUTHENTIC) from error
 
@@ -144,6 +144,12 @@ def unwrap_data_key(key: Wrapper, wrapped: WrappedKey, *, bind: bytes, pairs: Ma
         return _exactly_32(cipher.decrypt(_SINGLE_USE_NONCE, wrapped.data_key, bind))
     except (InvalidCiphertextError, InvalidSignatureError, InvalidTag) as error:
         raise InvalidCiphertextError(NOT_AUTHENTIC) from error
+
+
+# A reader meets the same few keys over and over; both caches hold names only.
+@lru_cache(maxsize=1024)
+def _read_uri(text: str) -> KeyURI:
+    return KeyURI.parse(text)
 
 
 @lru_cache(maxsize=1024)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 import uuid
-from datetime import timedelta
+from datetime import UTC, timedelta
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from cryptography.hazmat.primitives import serialization
@@ -149,7 +149,7 @@ class ControlPlane:
 
     def get_operation(self, request: operations_pb2.GetOperationRequest) -> operations_pb2.Operation:
         with self._store.lock:
-            operation = self._store.operations.get(request.name)
+            operation = self._store.operations.get(names.check("Operation", request.name))
         if operation is None:
             raise not_found("Operation", request.name)
         return operations_pb2.Operation.FromString(operation)
@@ -586,8 +586,15 @@ def _small_letter(character: str) -> bool:
 
 
 def _rotation(wanted: kms_v1.CryptoKey) -> tuple[timedelta | None, datetime | None]:
-    period = cast("timedelta | None", wanted.rotation_period if "rotation_period" in wanted else None)
-    moment = cast("datetime | None", wanted.next_rotation_time)
+    message: Any = raw(wanted)
+    period, moment = None, None
+    try:
+        if message.HasField("rotation_period"):
+            period = message.rotation_period.ToTimedelta()
+        if message.HasField("next_rotation_time"):
+            moment = message.next_rotation_time.ToDatetime(UTC)
+    except (ValueError, OverflowError):
+        raise invalid("crypto_key.rotation_period", "The rotation is not a time and a duration.") from None
     return period, moment
 
 
@@ -618,9 +625,15 @@ def _check_rotation(
 
 
 def _destroy_after(wanted: kms_v1.CryptoKey) -> timedelta:
-    if "destroy_scheduled_duration" not in wanted:
+    message: Any = raw(wanted)
+    if not message.HasField("destroy_scheduled_duration"):
         return DEFAULT_DESTROY_AFTER
-    duration = cast("timedelta", wanted.destroy_scheduled_duration)
+    try:
+        duration: timedelta = message.destroy_scheduled_duration.ToTimedelta()
+    except (ValueError, OverflowError):
+        raise invalid(
+            "crypto_key.destroy_scheduled_duration", "destroy_scheduled_duration is not a duration."
+        ) from None
     shortest = timedelta() if wanted.import_only else SHORTEST_DESTROY_AFTER
     if not shortest <= duration <= LONGEST_DESTROY_AFTER:
         raise invalid(

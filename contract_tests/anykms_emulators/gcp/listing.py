@@ -86,6 +86,8 @@ def _offset(token: str, stamp: str) -> int:
 
 def _order(order_by: str, descriptor: Descriptor) -> list[tuple[Callable[[Any], Any], bool]]:
     result: list[tuple[Callable[[Any], Any], bool]] = []
+    if len(order_by) > _LONGEST_EXPRESSION:
+        raise invalid("order_by", f"order_by is longer than {_LONGEST_EXPRESSION} characters.")
     for part in order_by.split(",") if order_by else []:
         words = part.split()
         if len(words) not in (1, 2) or (len(words) == 2 and words[1] not in ("asc", "desc")):

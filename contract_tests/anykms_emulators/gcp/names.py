@@ -8,7 +8,7 @@ from typing import Final, Literal, TypeAlias
 from anykms_emulators.gcp.status import invalid
 
 Kind: TypeAlias = Literal[
-    "location", "KeyRing", "CryptoKey", "CryptoKeyVersion", "ImportJob", "RetiredResource"
+    "location", "KeyRing", "CryptoKey", "CryptoKeyVersion", "ImportJob", "RetiredResource", "Operation"
 ]
 
 _ID: Final = "[a-zA-Z0-9_-]{1,63}"
@@ -22,6 +22,7 @@ _PATTERNS: Final[dict[Kind, re.Pattern[str]]] = {
     "CryptoKeyVersion": re.compile(f"{_KEY}/cryptoKeyVersions/[1-9][0-9]{{0,17}}"),
     "ImportJob": re.compile(f"{_RING}/importJobs/{_ID}"),
     "RetiredResource": re.compile(f"{_LOCATION}/retiredResources/{_ID}"),
+    "Operation": re.compile(f"{_LOCATION}/operations/{_ID}"),
 }
 _FORMS: Final[dict[Kind, str]] = {
     "location": "projects/*/locations/*",
@@ -30,6 +31,7 @@ _FORMS: Final[dict[Kind, str]] = {
     "CryptoKeyVersion": "projects/*/locations/*/keyRings/*/cryptoKeys/*/cryptoKeyVersions/*",
     "ImportJob": "projects/*/locations/*/keyRings/*/importJobs/*",
     "RetiredResource": "projects/*/locations/*/retiredResources/*",
+    "Operation": "projects/*/locations/*/operations/*",
 }
 _WHOLE_ID: Final = re.compile(_ID)
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from google.protobuf.message import Message
 
 DOMAIN: Final = "cloudkms.googleapis.com"
+_LONGEST_MESSAGE: Final = 1024  # a client refuses trailing metadata of more than some KiB
 
 
 class RefusedError(Exception):
@@ -47,6 +48,7 @@ def reason(name: str, **metadata: str) -> error_details_pb2.ErrorInfo:
 
 def invalid(field: str, message: str) -> RefusedError:
     """INVALID_ARGUMENT about one field of the request."""
+    message = message[:_LONGEST_MESSAGE]
     violation = error_details_pb2.BadRequest.FieldViolation(field=field, description=message)
     return RefusedError(
         grpc.StatusCode.INVALID_ARGUMENT,

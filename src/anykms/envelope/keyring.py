@@ -201,25 +201,28 @@ class Keyring:
         bound = _aad(aad)
         _generation(min_generation)
         parsed = Message(data)
-        header = parsed.header
+        claims = parsed.immutable
         self._policy.check_message(
-            suite=header.suite, created=header.created, recipients=len(header.recipients), now=self._clock()
+            suite=claims.suite,
+            created=claims.created,
+            recipients=len(parsed.wrapped_keys),
+            now=self._clock(),
         )
         recipients = self._matched(parsed)
         record = parsed.record(context)
         allowed = self._authenticated_first(recipients)
-        if header.generation < min_generation:
-            raise StaleMessageError(f"generation {header.generation}; at least {min_generation} is demanded")
+        if parsed.generation < min_generation:
+            raise StaleMessageError(f"generation {parsed.generation}; at least {min_generation} is demanded")
         uri, wrapped, data_key = self._unwrap(allowed, record)
         record.check_tag(data_key, parsed.prefix, parsed.tag)
         return Decrypted(
             plaintext=record.decrypt_body(data_key, parsed.body, bound),
             key=self._wrappers[uri].info,
             key_uri=wrapped.key_uri(),
-            generation=header.generation,
+            generation=parsed.generation,
             sender_authenticated=wrapped.sender_authenticated,
-            record_id=header.record_id,
-            created=header.created,
+            record_id=claims.record_id,
+            created=claims.created,
         )
 
     def _matched(self, message: Message) -> list[tuple[KeyURI, WrappedKey]]:

@@ -49,7 +49,7 @@ _ATTACHED: Final = b"\x00"
 _Name = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_CANONICAL_SIZE)]
 
 
-class _Immutable(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+class Immutable(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     """I of the format: one per data key, bound into everything derived from it."""
 
     suite: int
@@ -60,7 +60,7 @@ class _Immutable(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fi
 
 
 class _Header(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    immutable: _Immutable
+    immutable: Immutable
     recipients: Annotated[tuple[WrappedKey, ...], msgspec.Meta(min_length=1, max_length=MAX_RECIPIENTS_READ)]
     generation: Annotated[int, msgspec.Meta(ge=0, le=MAX_GENERATION)]
 
@@ -91,7 +91,7 @@ class Record:
         pairs, ctx = canonicalise(context)
         if unknown := set(required) - pairs.keys():
             raise InvalidArgumentError(f"required context names that the context lacks: {sorted(unknown)}")
-        immutable = _Immutable(
+        immutable = Immutable(
             suite=SUITE,
             record_id=os.urandom(16),
             context=tuple(pair for pair in pairs.items() if pair[0] not in required),
@@ -187,7 +187,7 @@ class UnverifiedHeader:
 class Message:
     """A parsed message. Everything in it is a claim until ``Record.check_tag`` has passed."""
 
-    __slots__ = ("_bytes", "_end", "_immutable", "_wrapped", "header")
+    __slots__ = ("_bytes", "_end", "_header", "_immutable", "_wrapped")
 
     def __init__(self, data: bytes | memoryview) -> None:
         """Parse strictly.
@@ -213,27 +213,43 @@ class Message:
         self._bytes = view
         self._end = start + length
         self._immutable = _encode(immutable)
-        self._wrapped = tuple((recipient, recipient.key_uri()) for recipient in header.recipients)
-        if len({uri.without_version() for _, uri in self._wrapped}) != len(self._wrapped):
+        self._header = header
+        self._wrapped = {r.key_uri().without_version(): r for r in header.recipients}
+        if len(self._wrapped) != len(header.recipients):
             raise InvalidCiphertextError(NOT_AUTHENTIC)
-        self.header = UnverifiedHeader(
+
+    @property
+    def immutable(self) -> Immutable:
+        """I of the header."""
+        return self._header.immutable
+
+    @property
+    def generation(self) -> int:
+        """G of the header."""
+        return self._header.generation
+
+    @property
+    def header(self) -> UnverifiedHeader:
+        """What the message claims of itself, for people."""
+        immutable = self.immutable
+        return UnverifiedHeader(
             suite=immutable.suite,
             record_id=immutable.record_id,
             context=dict(immutable.context),
             required=immutable.required,
             created=immutable.created,
             recipients=tuple(
-                UnverifiedRecipient(uri, r.algorithm, r.origin, r.sender_authenticated)
-                for r, uri in self._wrapped
+                UnverifiedRecipient(r.key_uri(), r.algorithm, r.origin, r.sender_authenticated)
+                for r in self._header.recipients
             ),
-            generation=header.generation,
-            body_size=len(view) - self._end - _TAG_SIZE,
+            generation=self.generation,
+            body_size=len(self._bytes) - self._end - _TAG_SIZE,
         )
 
     @property
     def wrapped_keys(self) -> Mapping[KeyURI, WrappedKey]:
         """The recipients by key URI without version."""
-        return {uri.without_version(): recipient for recipient, uri in self._wrapped}
+        return self._wrapped
 
     @property
     def prefix(self) -> memoryview:
@@ -257,8 +273,8 @@ class Message:
             ContextMismatchError: it is not the stored context plus exactly the required names.
         """
         pairs, ctx = canonicalise(context)
-        header = self.header
-        expected = {**header.context, **{name: pairs.get(name) for name in header.required}}
+        stored = self.immutable.context
+        expected = {**dict(stored), **{name: pairs.get(name) for name in self.immutable.required}}
         if pairs != expected:
             raise ContextMismatchError(_difference(pairs, expected))
         return Record(self._immutable, pairs, ctx)
