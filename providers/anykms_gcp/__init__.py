@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Self
 
@@ -469,7 +469,7 @@ class GCPProvider:
             return self._gcp.ask(method, **request)
 
     @contextlib.contextmanager
-    def _use(self, info: KeyInfo, version: str | None = None) -> Iterator[None]:
+    def _use(self, info: KeyInfo, version: str | None = None) -> Generator[None, None, None]:
         """Calls on the key that ``info`` pins; a refusal for its state says which state."""
         try:
             with _by_info():
@@ -483,21 +483,21 @@ class GCPProvider:
             _, versions = self._look(info)
             row = versions.numbered(number) or versions.current
             state = KeyState.DESTROYED if row is None else facts.state_of(row)
-        except KeyDestroyedError as error:
-            return error
+        except KeyDestroyedError as gone:
+            return gone
         except KMSError:
             return refusal
         if state not in specs.STATE_ERRORS:
             return refusal  # changed back meanwhile, or a refusal for another reason
-        error = _state_error(state)
-        error.request_id = refusal.request_id
-        if isinstance(error, KeyStateError) and row is not versions.current and row is not None:
-            error.version = facts.version_id(row)
-        return error
+        explained = _state_error(state)
+        explained.request_id = refusal.request_id
+        if isinstance(explained, KeyStateError) and row is not versions.current and row is not None:
+            explained.version = facts.version_id(row)
+        return explained
 
 
 @contextlib.contextmanager
-def _by_info() -> Iterator[None]:
+def _by_info() -> Generator[None, None, None]:
     try:
         yield
     except KeyNotFoundError as error:

@@ -36,7 +36,7 @@ _MAX_RETRY_AFTER: Final = 1_000_000
 
 _INTERNAL: Final = (UnavailableError, "Cloud KMS failed for a reason of its own")
 _ARGUMENT: Final = (InvalidArgumentError, "Cloud KMS refuses an argument")
-_NO_CREDENTIALS: Final = (
+_NO_CREDENTIALS: Final[tuple[type[KMSError], str]] = (
     UnauthenticatedError,
     "no usable Google credentials; give them, or configure application default credentials",
 )
@@ -80,15 +80,21 @@ def translate(error: Exception) -> KMSError:
     if isinstance(error, auth.GoogleAuthError):
         kind, text = _NO_CREDENTIALS
         return kind(f"{text} ({type(error).__name__})")
-    if not isinstance(error, sdk.GoogleAPICallError):
-        return ProviderError(f"an unmapped {type(error).__name__} of the Google SDK")
+    if isinstance(error, sdk.GoogleAPICallError):
+        return _refusal(error)
+    return ProviderError(f"an unmapped {type(error).__name__} of the Google SDK")
+
+
+def _refusal(error: Any) -> KMSError:
+    """A call failed with a status: Google's, or gRPC's own where there was no answer."""
     code = str(getattr(error.grpc_status_code, "name", error.grpc_status_code))
-    details = list(_details(error))
-    kind, text = _kind(code, str(error.message), details)
+    message = str(error.message)
+    details = [detail for detail in error.details if isinstance(detail, Message)]
+    kind, text = _kind(code, message, details)
     text = f"{text} ({code})"
     if code in _QUOTED:
-        text = f"{text}: {ascii(str(error.message))[1:-1][:_MAX_QUOTED]}"
-    elif kind is InvalidArgumentError and (fields := _fields(details)):
+        text = f"{text}: {ascii(message)[1:-1][:_MAX_QUOTED]}"
+    elif code == "INVALID_ARGUMENT" and (fields := _fields(details)):
         text = f"{text}: {', '.join(fields)}"
     return kind(text, retry_after=_retry_after(details), request_id=_request_id(details))
 
@@ -101,13 +107,6 @@ def _kind(code: str, message: str, details: list[Message]) -> tuple[type[KMSErro
     if code == "RESOURCE_EXHAUSTED" and _reasons(details) & _LASTING_QUOTA:
         return QuotaExceededError, "a quota of Cloud KMS is used up"
     return CODES.get(code, (ProviderError, "Cloud KMS answered with an unknown code"))
-
-
-def _details(error: sdk.GoogleAPICallError) -> Iterator[Message]:
-    found: Any = error.details  # the SDK unpacks what it knows, and leaves the type open
-    for detail in found:
-        if isinstance(detail, Message):
-            yield detail
 
 
 def _of(details: list[Message], name: str) -> Iterator[Any]:

@@ -36,7 +36,7 @@ _TAG: Final = re.compile(r"[a-z][a-z0-9_-]{0,62}=[a-z0-9_-]{0,63}")
 _DAY: Final = timedelta(days=1)
 _GONE: Final = (KeyState.DESTROYED, KeyState.FAILED)
 
-_ML_DSA: Final = {
+_ML_DSA: Final[Mapping[Algorithm, type[MLDSA44PublicKey | MLDSA65PublicKey | MLDSA87PublicKey]]] = {
     Algorithm.ML_DSA_44: MLDSA44PublicKey,
     Algorithm.ML_DSA_65: MLDSA65PublicKey,
     Algorithm.ML_DSA_87: MLDSA87PublicKey,
