@@ -491,6 +491,9 @@ def test_a_forged_purpose_or_sender_is_refused(provider: LocalProvider) -> None:
     ghost = replace(signer, name="sig--sender", uri=KeyURI("local", signer.uri.resource + "--sender"))
     with pytest.raises(KeyNotFoundError):
         provider.sign(ghost, bytes(32), True)
+    for name in ("sig/1", "other", "sig--sender", ""):
+        with pytest.raises(IntegrityError, match="name"):
+            provider.sign(replace(signer, name=name), bytes(32), True)
     with pytest.raises(TypeError):
         provider.sign(cast(KeyInfo, UnverifiedKeyInfo.from_json(signer.to_json())), bytes(32), True)
 
@@ -672,7 +675,7 @@ def test_cancelling_leaves_no_date_behind(provider: LocalProvider, clock: Clock)
 
 
 @pytest.mark.parametrize(
-    "access", ["get_key", "list_keys", "describe_key", "wrap", "set_enabled", "create_key"]
+    "access", ["get_key", "list_keys", "describe_key", "wrap", "set_enabled", "create_key", "connect"]
 )
 def test_destruction_overwrites_the_material_on_the_next_access(
     provider: LocalProvider, clock: Clock, path: Path, access: str
@@ -693,6 +696,7 @@ def test_destruction_overwrites_the_material_on_the_next_access(
         "wrap": lambda: provider.wrap(info, DATA_KEY, CONTEXT),
         "set_enabled": lambda: provider.set_enabled(info, True),
         "create_key": lambda: rsa_wrapping(provider),
+        "connect": lambda: LocalProvider.connect(ConnectionURI.parse(f"local://{path}"), clock=clock).close(),
     }
     with contextlib.suppress(KeyNotFoundError, NameReservedError):
         attempts[access]()

@@ -20,6 +20,7 @@ from anykms.errors import (
     KeyStateError,
     KeyUsageError,
     NameReservedError,
+    UnavailableError,
     UnsupportedOperationError,
 )
 from anykms.keys import (
@@ -108,6 +109,21 @@ class LocalProvider:
 
     Made by ``connect``. Material is unsealed for one operation and not kept: a key that another process
     disables is disabled here at once.
+
+    >>> import os, tempfile
+    >>> from anykms.keys import KeyConf
+    >>> uri = ConnectionURI.parse(f"local://{tempfile.mkdtemp()}/keys.db")
+    >>> provider = LocalProvider.connect(uri, create=True)
+    >>> conf = KeyConf("orders", KeyPurpose.ENCRYPT_DECRYPT)
+    >>> info = provider.create_key(conf.template(Algorithm.A256GCM))
+    >>> context = WrapContext({}, bytes(32))
+    >>> data_key = os.urandom(32)
+    >>> wrapped = provider.wrap(info, data_key, context)
+    >>> len(wrapped.ciphertext), wrapped.version
+    (104, '1')
+    >>> provider.unwrap(info, wrapped.ciphertext, wrapped.version, context) == data_key
+    True
+    >>> provider.close()
     """
 
     def __init__(self, store: Store, clock: Clock) -> None:
@@ -146,7 +162,13 @@ class LocalProvider:
         if create:
             make_missing(settings)
         store = Store(settings.path, settings.root, settings.busy_timeout)
-        return cls(store, clock or (lambda: datetime.now(UTC)))
+        provider = cls(store, clock or (lambda: datetime.now(UTC)))
+        try:
+            provider._destroy_overdue()
+        except BaseException:
+            provider.close()
+            raise
+        return provider
 
     @property
     def scheme(self) -> str:
@@ -382,6 +404,8 @@ class LocalProvider:
             raise TypeError(f"info is a KeyInfo, not {type(info).__name__}")
         if info.uri.scheme != SCHEME or not info.uri.resource.startswith(self._resource):
             raise KeyNotFoundError(f"the key {info.uri} belongs to another keystore")
+        if info.uri.resource != self._resource + info.name:
+            raise IntegrityError(f"the name and the uri of the KeyInfo of {info.uri} differ")
         return info.name.removesuffix(SENDER_SUFFIX)
 
     def _known(self, info: KeyInfo, record: Record | None) -> Record:
@@ -419,8 +443,7 @@ class LocalProvider:
         record = self._known(info, None if key is None else Record.parse(key.meta))
         if record.state is not KeyState.ENABLED:
             if self._is_overdue(record):
-                self._destroy(owner)
-                record = replace(record, state=KeyState.DESTROYED)
+                record = self._destroy(owner)
             _forbid(record, pending=True, disabled=True)
         return record, found
 
@@ -436,8 +459,7 @@ class LocalProvider:
         entry, _ = self._store.fetch(name)
         record = None if entry is None else Record.parse(entry.meta)
         if record is not None and self._is_overdue(record):
-            self._destroy(name)
-            return replace(record, state=KeyState.DESTROYED, destroy_at=None)
+            return self._destroy(name)
         return record
 
     def _now(self) -> int:
@@ -489,7 +511,13 @@ class LocalProvider:
             record = replace(record, next_rotation_at=None if period is None else now + period * _DAY)
             change.put(Entry(name, number, record.to_json(), b""))
 
-    def _destroy(self, name: str) -> None:
+    def _destroy_overdue(self) -> None:
+        """A key that nobody asks for again goes when the store is next opened."""
+        with contextlib.suppress(UnavailableError):  # another writer is at work; a later access does it
+            for name in self._store.keys_in_state(KeyState.PENDING_DESTRUCTION):
+                self._settled(name)
+
+    def _destroy(self, name: str) -> Record:
         """Overwrite the material of a key whose time has come; the facts stay, so the name stays taken."""
         with self._store.transaction() as change:
             entry = change.get(name)
@@ -499,8 +527,10 @@ class LocalProvider:
             if self._is_overdue(record):
                 for version in change.versions(name):
                     change.put(replace(version, secret=b""))
-                _put(change, entry, replace(record, state=KeyState.DESTROYED, destroy_at=None))
+                record = replace(record, state=KeyState.DESTROYED, destroy_at=None)
+                _put(change, entry, record)
         self._store.truncate_log()
+        return record
 
 
 def _put(change: Transaction, entry: Entry, record: Record) -> None:

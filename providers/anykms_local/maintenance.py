@@ -10,7 +10,6 @@ import errno
 import os
 import secrets
 import sqlite3
-from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +26,7 @@ from anykms_local.root import (
     SECRET_SIZE,
     FileRoot,
     Passphrase,
+    default_root_file,
     kind_of,
     publish,
     root_from_options,
@@ -296,6 +296,8 @@ def rekey_store(
     settings = settings_of(uri, root=root, passphrase=passphrase)
     if new_root is None and not rotate_data_secret:
         raise InvalidArgumentError("nothing to change: give new_root, rotate_data_secret, or both")
+    if new_root is None and new_passphrase is not None:
+        raise InvalidArgumentError("new_passphrase needs new_root='passphrase' beside it")
     old = settings.root
     new = old if new_root is None else _new_root(settings.path, new_root, new_passphrase)
     with keystore.creation_lock(settings.path):
@@ -317,10 +319,10 @@ def rekey_store(
 
 
 def _new_root(path: Path, new_root: str | RootSecret, passphrase: Passphrase | None) -> RootSecret:
-    if isinstance(new_root, str):
-        spelt: Mapping[str, str] = {} if new_root == "file" else {"root": new_root}
-        return root_from_options(spelt, path, root=None, passphrase=passphrase)
-    return root_from_options({}, path, root=new_root, passphrase=passphrase)
+    if not isinstance(new_root, str):
+        return root_from_options({}, path, root=new_root, passphrase=passphrase)
+    spelt = f"file:{default_root_file(path)}" if new_root == "file" else new_root
+    return root_from_options({"root": spelt}, path, root=None, passphrase=passphrase)
 
 
 def _rekey_to_file(

@@ -7,7 +7,6 @@ import os
 import secrets
 import stat
 import struct
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
@@ -146,10 +145,15 @@ def root_from_options(
     if passphrase is not None or passphrase_file is not None:
         raise InvalidArgumentError(f"a passphrase does not go with ?root={asked}; use ?root=passphrase")
     if asked is None:
-        return FileRoot(path.with_name(path.name + ".root"))
+        return FileRoot(default_root_file(path))
     if asked.startswith("file:") and asked != "file:":
         return FileRoot(Path(asked.removeprefix("file:")))
     raise InvalidArgumentError("?root is file:PATH or passphrase")
+
+
+def default_root_file(path: Path) -> Path:
+    """Where the root secret of the keystore at ``path`` is, unless the options say otherwise."""
+    return path.with_name(path.name + ".root")
 
 
 def kind_of(root: RootSecret) -> str:
@@ -176,7 +180,7 @@ def read_private_file(path: Path, *, exact: int | None = None, limit: int = SECR
             f"the secret file {str(path)!r} is missing; put back your copy of it, or name the right one "
             "(?root=file:PATH)"
         ) from None
-    with open(descriptor, "rb") as file:
+    try:
         facts = os.fstat(descriptor)
         if not stat.S_ISREG(facts.st_mode):
             raise KeystoreError(f"the secret file {str(path)!r} is not a regular file")
@@ -187,7 +191,10 @@ def read_private_file(path: Path, *, exact: int | None = None, limit: int = SECR
             )
         if facts.st_uid not in (0, os.geteuid()):
             raise KeystoreError(f"the secret file {str(path)!r} belongs to another user")
-        data = file.read((limit if exact is None else exact) + 1)
+        with open(descriptor, "rb", closefd=False) as file:
+            data = file.read((limit if exact is None else exact) + 1)
+    finally:
+        os.close(descriptor)
     if exact is not None and len(data) != exact:
         raise KeystoreError(f"the secret file {str(path)!r} must hold exactly {exact} bytes")
     if len(data) > limit:
@@ -242,11 +249,20 @@ def _passphrase_from_file(path: str) -> bytes:
 
 
 def _ask() -> str:
-    if not sys.stdin.isatty():
+    if not _has_terminal():
         raise InvalidArgumentError(
             "no terminal to ask for the passphrase; use ?passphrase-file=PATH, or passphrase= in code"
         )
     return getpass.getpass("Passphrase of the keystore: ")
+
+
+def _has_terminal() -> bool:
+    """Whether ``getpass`` can ask without echo; data may come through standard input at the same time."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC))
+    except OSError:
+        return False
+    return True
 
 
 def _derived(secret: bytes) -> bytes:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import socket
 import struct
 import threading
@@ -21,7 +22,10 @@ _FRAME_HEADER: Final = 9
 _LARGEST_STREAM: Final = 0x7FFFFFFF
 # length 8, type GOAWAY (7), no flags, stream 0; last stream: all, error NO_ERROR (RFC 9113 section 6.8)
 _GOAWAY: Final = struct.pack(">I", 8)[1:] + b"\x07\x00" + struct.pack(">III", 0, _LARGEST_STREAM, 0)
+_PING: Final = b"\x00\x00\x08\x06\x00" + bytes(4)  # section 6.7, before eight bytes of the sender's choice
+_PING_ACK: Final = b"\x00\x00\x08\x06\x01" + bytes(4)
 _RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)
+_PATIENCE_SECONDS: Final = 2.0
 
 
 class Relay:
@@ -41,12 +45,16 @@ class Relay:
         return int(self._listener.getsockname()[1])
 
     def reset(self, peer_port: int) -> None:
-        """Cut the connection that the server knows as coming from `peer_port`, with a TCP reset."""
-        self._call(lambda: self._reset(peer_port))
+        """Cut the connection that the server knows as coming from `peer_port`, with a TCP reset.
+
+        A GOAWAY goes first and the reset waits until the client has read it. Otherwise the client may put its
+        next call on the dead connection, and a test could not say how many calls one reset costs.
+        """
+        self._ask(lambda done: self._reset(peer_port, done))
 
     def goaway(self) -> None:
-        """Ask every client, politely, to use another connection for its next call."""
-        self._call(self._goaway)
+        """Ask every client, politely, to use another connection for its next call; return when all have read it."""
+        self._ask(self._goaway)
 
     def stop(self) -> None:
         """Cut all connections and close the port."""
@@ -68,24 +76,36 @@ class Relay:
             self._loop.run_until_complete(asyncio.sleep(0))
             self._loop.close()
 
-    def _call(self, action: Callable[[], None]) -> None:
+    def _ask(self, action: Callable[[threading.Event], None]) -> None:
         done = threading.Event()
+        with contextlib.suppress(RuntimeError):  # a stopped relay has no connections left
+            self._loop.call_soon_threadsafe(action, done)
+            done.wait(2 * _PATIENCE_SECONDS)
 
-        def run() -> None:
-            action()
+    def _reset(self, peer_port: int, done: threading.Event) -> None:
+        connection = self._open.get(peer_port)
+        if connection is None:
+            done.set()
+            return
+
+        def cut() -> None:
+            connection.abort()
             done.set()
 
-        self._loop.call_soon_threadsafe(run)
-        done.wait()
+        connection.goaway(cut)
 
-    def _reset(self, peer_port: int) -> None:
-        connection = self._open.get(peer_port)
-        if connection is not None:
-            connection.abort()
+    def _goaway(self, done: threading.Event) -> None:
+        waiting = set(self._open.values())
+        if not waiting:
+            done.set()
+        for connection in list(waiting):
 
-    def _goaway(self) -> None:
-        for connection in self._open.values():
-            connection.inject(_GOAWAY)
+            def read(connection: _Downstream = connection) -> None:
+                waiting.discard(connection)
+                if not waiting:
+                    done.set()
+
+            connection.goaway(read)
 
 
 class _Downstream(asyncio.Protocol):
@@ -100,6 +120,7 @@ class _Downstream(asyncio.Protocol):
         self._frames = bytearray()
         self._peer_port = 0
         self._connecting: asyncio.Task[None] | None = None
+        self._awaited: dict[bytes, Callable[[], None]] = {}
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)  # create_server makes no other
@@ -107,6 +128,10 @@ class _Downstream(asyncio.Protocol):
         self._connecting = asyncio.get_running_loop().create_task(self._connect())
 
     def data_received(self, data: bytes) -> None:
+        for ack in list(self._awaited):
+            if ack in data:
+                data = data.replace(ack, b"")
+                self._read(ack)
         if self._server is None:
             self._early += data
         else:
@@ -116,6 +141,8 @@ class _Downstream(asyncio.Protocol):
         del exc
         self._client = None
         self._registry.pop(self._peer_port, None)
+        for ack in list(self._awaited):
+            self._read(ack)
         if self._connecting is not None:
             self._connecting.cancel()
         if self._server is not None:
@@ -134,10 +161,20 @@ class _Downstream(asyncio.Protocol):
             self._client.write(bytes(self._frames[:whole]))
         del self._frames[:whole]
 
-    def inject(self, frame: bytes) -> None:
-        """Send one frame of our own to the client."""
-        if self._client is not None:
-            self._client.write(frame)
+    def goaway(self, read: Callable[[], None]) -> None:
+        """Send GOAWAY, and call `read` once the client has read it, is gone, or does not answer."""
+        if self._client is None:
+            read()
+            return
+        choice = os.urandom(8)
+        self._awaited[_PING_ACK + choice] = read
+        self._client.write(_GOAWAY + _PING + choice)
+        asyncio.get_running_loop().call_later(_PATIENCE_SECONDS, self._read, _PING_ACK + choice)
+
+    def _read(self, ack: bytes) -> None:
+        read = self._awaited.pop(ack, None)
+        if read is not None:
+            read()
 
     def server_lost(self) -> None:
         """The server ended the connection: end the client's in order."""
