@@ -848,8 +848,10 @@ def _state_error(status: KeyStatus, provider: str, operation: str, key: str) -> 
 
 
 def _rotation(status: KeyStatus) -> tuple[object, ...]:
-    """What changes when a key is rotated, on any provider."""
-    return status.current_version, len(status.versions), status.rotations_left
+    """What changes when a key is rotated: the version in use, or where versions have no names what counts them."""
+    if status.current_version is not None:
+        return (status.current_version,)
+    return len(status.versions), status.rotations_left
 
 
 def _differences(template: KeyTemplate, info: KeyInfo, status: KeyStatus) -> list[str]:
