@@ -30,7 +30,7 @@ from anykms_local import LocalProvider
 @pytest.fixture(scope="module")
 def harness() -> Iterator[Harness]:
     emulator = GCPEmulator()
-    emulator.requests = Recorder(limit=1_000_000)  # its length is the count of requests while none is forgotten
+    emulator.requests = Recorder(limit=1_000_000)  # one that forgets could not count
     with emulator as gcp:
         where = ConnectionURI.parse(gcp.uri)
         with Harness(

@@ -184,7 +184,6 @@ def connect(
 def _over_tls(credentials: Credentials | None) -> Any:
     sdk: Any = KeyManagementServiceClient
     transport: Any = KeyManagementServiceGrpcTransport
-    client_info: Any = ClientInfo
 
     def channel(host: str, *, options: list[tuple[str, int]], **rest: object) -> Any:
         return transport.create_channel(host, options=[*options, *_CHANNEL_OPTIONS], **rest)
@@ -193,7 +192,7 @@ def _over_tls(credentials: Credentials | None) -> Any:
         return sdk(
             credentials=credentials,
             transport=partial(transport, channel=channel),
-            client_info=client_info(user_agent=f"anykms/{version('anykms')}"),
+            client_info=ClientInfo(user_agent=f"anykms/{version('anykms')}"),
         )
     except SDK_ERRORS as error:
         raise translate(error) from error
