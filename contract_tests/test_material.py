@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
 
 import pytest
 from cryptography.exceptions import InvalidSignature
@@ -19,8 +20,12 @@ from anykms_emulators.material import (
     MlKemKey,
     RsaKey,
     SecretKey,
+    X25519Key,
     digest,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 def test_rsa_pss_salt_is_the_digest_length() -> None:
@@ -98,6 +103,87 @@ def test_aes_key_wrap_rfc3394_vector() -> None:
     assert kek.unwrap(wrapped, padded=False) == data
     with pytest.raises(DecryptionError):
         kek.unwrap(bytes(40), padded=True)
+
+
+def test_aes_key_wrap_with_padding_rfc5649_vector() -> None:
+    # RFC 5649 section 6: 20 octets of key data with a 192-bit KEK
+    kek = SecretKey(bytes.fromhex("5840df6e29b02af1ab493b705bf16ea1ae8338f4dcc176a8"))
+    data = bytes.fromhex("c37b7e6492584340bed12207808941155068f738")
+    wrapped = kek.wrap(data, padded=True)
+    assert wrapped.hex() == "138bdeaa9b8fa7fc61f97742e72248ee5ae6ae5360d1ae6a5f54f373fa543b6a"
+    assert kek.unwrap(wrapped, padded=True) == data
+    with pytest.raises(DecryptionError):
+        kek.unwrap(wrapped[:-8], padded=False)
+
+
+def test_aes_block_modes_sp800_38a_vectors() -> None:
+    # NIST SP 800-38A sections F.2.5 and F.5.5, first block
+    key = SecretKey(bytes.fromhex("603deb1015ca71be2b73aef0857d77811f352c073b6108d72d9810a30914dff4"))
+    block = bytes.fromhex("6bc1bee22e409f96e93d7e117393172a")
+    iv = bytes(range(16))
+    assert key.cbc_encrypt(block, iv, pkcs7=False).hex() == "f58c4c04d6e5f1ba779eabfb5f7bfbd6"
+    assert key.ctr(block, bytes(range(0xF0, 0x100))).hex() == "601ec313775789a5b7a7f504bbf3d228"
+    for text in (b"", b"x" * 15, block, b"x" * 17):
+        assert key.cbc_decrypt(key.cbc_encrypt(text, iv, pkcs7=True), iv, pkcs7=True) == text
+    with pytest.raises(ValueError, match="multiple of the block"):
+        key.cbc_encrypt(b"x", iv, pkcs7=False)
+    for damaged, pkcs7 in ((b"x", False), (b"", True), (key.cbc_encrypt(block, iv, pkcs7=False), True)):
+        with pytest.raises(DecryptionError):
+            key.cbc_decrypt(damaged, iv, pkcs7=pkcs7)
+
+
+def test_secret_keys_compare_and_count() -> None:
+    key = SecretKey.generate(24)
+    assert len(key) == 24
+    assert key.same_as(SecretKey(key.raw()))
+    assert not key.same_as(SecretKey.generate(24))
+    with pytest.raises(ValueError, match="at least 1 byte"):
+        SecretKey(b"")
+
+
+def test_rsa_pkcs1() -> None:
+    key = RsaKey.generate(2048)
+    assert key.pkcs1_decrypt(key.pkcs1_encrypt(b"text")) == b"text"
+    public = serialization.load_der_public_key(key.public_der())
+    assert isinstance(public, rsa.RSAPublicKey)
+    digest_info = bytes.fromhex("3031300d060960864801650304020105000420") + digest("SHA-256", b"m")
+    assert key.sign_raw_pkcs1(digest_info) == key.sign(b"m", "SHA-256", "PKCS1")
+
+
+def test_private_keys_come_back_from_their_forms() -> None:
+    first = RsaKey.generate(2048)
+    assert RsaKey.from_pkcs8(first.pkcs8()).public_der() == first.public_der()
+    numbers = first.private.private_numbers()
+    again = RsaKey.from_numbers(
+        numbers.public_numbers.n, numbers.public_numbers.e, numbers.d, numbers.p, numbers.q
+    )
+    assert again.public_der() == first.public_der()
+    point = EcKey.generate("P-521")
+    scalar = point.private.private_numbers().private_value
+    assert EcKey.from_scalar("P-521", scalar).public_numbers() == point.public_numbers()
+    assert EcKey.from_pkcs8(point.pkcs8()).curve == "P-521"
+    edwards = Ed25519Key.generate()
+    assert Ed25519Key.from_pkcs8(edwards.pkcs8()).public_der() == edwards.public_der()
+
+
+@pytest.mark.parametrize("load", [RsaKey.from_pkcs8, EcKey.from_pkcs8, Ed25519Key.from_pkcs8])
+def test_what_is_no_private_key_is_refused(load: Callable[[bytes], object]) -> None:
+    other = MlDsaKey.generate("ML-DSA-44").private.private_bytes(
+        serialization.Encoding.DER, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    for der in (b"", b"\x30\x03\x02\x01\x00", other):
+        with pytest.raises(ValueError, match="private key"):
+            load(der)
+    with pytest.raises(ValueError, match="not 1024"):
+        RsaKey.generate(1024)
+
+
+def test_x25519_agreement() -> None:
+    one, two = X25519Key.generate(), X25519Key.generate()
+    assert one.agree(two.public_raw()) == two.agree(one.public_raw())
+    assert one.public_der().endswith(one.public_raw())
+    with pytest.raises(ValueError, match="shared key"):
+        one.agree(bytes(32))
 
 
 def test_aes_gcm_refuses_every_changed_part() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -142,10 +143,18 @@ def test_clauses_are_named_once() -> None:
     assert len(named) > 150
 
 
-def test_every_clause_states_its_sentence() -> None:
+def test_every_sentence_has_a_clause_and_every_clause_a_sentence() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "contract.md").read_text(encoding="utf-8")
+    stated = re.findall(r"^- \*\*(C\d+\.\d+)\*\* \S", page, re.MULTILINE)
+    assert len(stated) == len(set(stated))
+    cited: set[str] = set()
     for contract in _CONTRACTS:
-        for name, sentence in contract.clauses().items():
+        for name, text in contract.clauses().items():
+            numbers, _, sentence = text.partition(": ")
+            assert re.fullmatch(r"C\d+\.\d+(, C\d+\.\d+)*", numbers), f"{contract.__name__}.{name}"
             assert sentence.endswith("."), f"{contract.__name__}.{name}"
+            cited.update(numbers.split(", "))
+    assert cited == set(stated)
 
 
 # Mutants

@@ -257,9 +257,12 @@ while True:
     acknowledged: dict[str, str] = {}
     for seed in range(8):
         process = start(uri, script, str(seed))
-        time.sleep(0.25 + chance.random() * 0.4)
+        assert process.stdout is not None
+        # Every other process is killed at work, the rest perhaps while it still opens the store.
+        output = process.stdout.readline() if seed % 2 else ""
+        time.sleep(chance.random() * 0.4)
         process.send_signal(signal.SIGKILL)
-        output, _ = process.communicate()
+        output += process.communicate()[0]
         # A line cut by the kill was not acknowledged.
         for line in output.splitlines(keepends=True):
             if line.endswith("\n"):
@@ -278,7 +281,7 @@ while True:
             assert (found[name].destroy_at is not None) >= (at_least >= 2)
         # The last step of each process may be done and not acknowledged; no more than that.
         assert len(found) - len(acknowledged) <= seed + 1
-    assert len(acknowledged) > 5
+    assert len(acknowledged) >= 4
 
 
 def test_kill_9_during_rekey_leaves_a_store_that_opens(uri: ConnectionURI, provider: LocalProvider) -> None:

@@ -185,7 +185,7 @@ def test_a_wrapped_key_opens_in_no_other_way(provider: LocalProvider) -> None:
         (info, wrapped, None, CONTEXT.aad),
         *(
             (info, wrapped, version, CONTEXT.aad)
-            for version in ("3", "0", "01", "-1", "x", "", "1/1", "1\0", "*")
+            for version in ("3", "0", "01", "-1", "x", "", "\ud800", "\u0663", "1/1", "1\0", "*")
         ),
         *((info, wrapped[:size], "1", CONTEXT.aad) for size in (0, 1, 24, 56, 72, 88, 103)),
         (info, wrapped + b"\0", "1", CONTEXT.aad),
@@ -417,6 +417,7 @@ def test_get_key_by_name_and_by_uri(provider: LocalProvider, tmp_path: Path) -> 
         "",
         "orders/1",
         "orders--sender",
+        "\ud800",
         "Orders",
         str(foreign.uri),
         "azurekms://v.vault.azure.net/orders",

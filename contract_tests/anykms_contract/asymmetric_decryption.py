@@ -24,7 +24,7 @@ class AsymmetricDecryptionContract(Contract):
 
     @of_kinds(DECRYPTION_KINDS)
     def test_plaintexts_of_every_size_come_back(self, harness: Harness, kind: KeyKind) -> None:
-        """1 byte to the longest that the modulus takes, encrypted with the public key, are decrypted."""
+        """C2.9, C7.1: 1 byte to the longest that the modulus takes, encrypted with the public key, are decrypted."""
         info = harness.shared(kind)
         if info is None:
             return
@@ -40,7 +40,7 @@ class AsymmetricDecryptionContract(Contract):
 
     @of_kinds(DECRYPTION_KINDS)
     def test_what_another_library_encrypted_is_decrypted(self, harness: Harness, kind: KeyKind) -> None:
-        """The exported public key works in another library, with these parameters and no others."""
+        """C7.1: The exported public key works in another library, with these parameters and no others."""
         info = harness.shared(kind)
         if info is None:
             return
@@ -63,7 +63,7 @@ class AsymmetricDecryptionContract(Contract):
 
     @each("size", {str(size): size for size in (0, 191, 192, 256, 4096)})
     def test_other_plaintext_sizes_are_refused(self, harness: Harness, size: int) -> None:
-        """An empty plaintext, or one longer than the modulus takes, is InvalidArgumentError."""
+        """C2.9: An empty plaintext, or one longer than the modulus takes, is InvalidArgumentError."""
         info = harness.shared(OAEP)
         if info is None:
             return
@@ -76,7 +76,7 @@ class AsymmetricDecryptionContract(Contract):
     def test_every_failure_is_one_class_and_text_and_is_not_retried(
         self, harness: Harness, kind: KeyKind
     ) -> None:
-        """A damaged ciphertext, or another key's, is InvalidCiphertextError in one text, asked for once."""
+        """C7.2: A damaged ciphertext, or another key's, is InvalidCiphertextError in one text, asked for once."""
         info, other = harness.shared(kind), harness.shared(kind, "second")
         if info is None or other is None:
             return
@@ -105,7 +105,7 @@ class AsymmetricDecryptionContract(Contract):
 
     @of_kinds(DECRYPTION_KINDS)
     def test_a_ciphertext_of_another_length_is_refused_unsent(self, harness: Harness, kind: KeyKind) -> None:
-        """Cut, longer and empty ciphertexts are InvalidCiphertextError, and nobody is asked."""
+        """C7.2: Cut, longer and empty ciphertexts are InvalidCiphertextError, and nobody is asked."""
         info = harness.shared(kind)
         if info is None:
             return
@@ -119,7 +119,7 @@ class AsymmetricDecryptionContract(Contract):
 
     @FORMS
     def test_bytes_like_forms_are_the_same(self, harness: Harness, form: Form) -> None:
-        """bytes, bytearray and memoryview behave the same."""
+        """C2.10: bytes, bytearray and memoryview behave the same."""
         info = harness.shared(OAEP)
         if info is None:
             return
@@ -129,7 +129,7 @@ class AsymmetricDecryptionContract(Contract):
 
     @NOT_BYTES
     def test_other_types_are_a_type_error(self, harness: Harness, wrong: bytes) -> None:
-        """What is not bytes-like is TypeError, unsent."""
+        """C2.10: What is not bytes-like is TypeError, unsent."""
         info = harness.shared(OAEP)
         if info is None:
             return
@@ -143,7 +143,7 @@ class AsymmetricDecryptionContract(Contract):
 
     @each("purpose", {"wrapping": "wrapping", "signing": "signing"})
     def test_keys_of_another_purpose_do_not_decrypt(self, harness: Harness, purpose: str) -> None:
-        """decrypt under a key of another purpose is KeyUsageError, unsent."""
+        """C1.1: decrypt under a key of another purpose is KeyUsageError, unsent."""
         info = harness.wrapping_key() if purpose == "wrapping" else harness.signing_key()
         key = harness.main.key(info)
         with harness.main.quiet(), pytest.raises(KeyUsageError) as caught:

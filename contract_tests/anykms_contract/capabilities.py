@@ -26,7 +26,7 @@ class CapabilityContract(Contract):
 
     @of_kinds(_KINDS)
     def test_a_kind_is_made_or_refused_unsent(self, harness: Harness, kind: KeyKind) -> None:
-        """A kind in the set can be made; one outside it is UnsupportedOperationError, and nobody is asked."""
+        """C13.1: A kind in the set can be made; one outside it is UnsupportedOperationError, and nobody is asked."""
         info = harness.shared(kind)
         if info is None:
             return
@@ -34,7 +34,7 @@ class CapabilityContract(Contract):
 
     @of_kinds(_KINDS)
     def test_a_kind_is_claimed_whole_or_not_at_all(self, harness: Harness, kind: KeyKind) -> None:
-        """Who makes a kind of key does everything with it: wrap and unwrap, MAC and verify, sign and export."""
+        """C13.2: Who makes a kind of key does everything with it: wrap and unwrap, MAC and verify, sign and export."""
         claims = {harness.can(operation, kind) for operation in kind.operations}
         assert len(claims) == 1
         if harness.supports(kind):
@@ -42,7 +42,9 @@ class CapabilityContract(Contract):
 
     @of_kinds(_KINDS)
     def test_absent_protection_levels_are_refused_unsent(self, harness: Harness, kind: KeyKind) -> None:
-        """A protection level outside the set is UnsupportedOperationError; a key has exactly the one asked for."""
+        """C13.1: A protection level outside the set is UnsupportedOperationError; a key has exactly the one
+        asked for.
+        """
         if not harness.supports(kind):
             harness.refuses(kind)
             return
@@ -64,7 +66,7 @@ class CapabilityContract(Contract):
 
     @each("level", {str(level): level for level in ProtectionLevel})
     def test_a_level_asked_for_is_the_level_given(self, harness: Harness, level: ProtectionLevel) -> None:
-        """A protection level in the set is the new key's level."""
+        """C13.3: A protection level in the set is the new key's level."""
         kind, client = harness.wrapping, harness.main.client
         conf = KeyConf(
             harness.name(),
@@ -80,17 +82,17 @@ class CapabilityContract(Contract):
             client.generate_key(conf)
 
     def test_the_whole_lifecycle_is_claimed(self, harness: Harness) -> None:
-        """Every provider finds, lists, describes, disables and destroys keys."""
+        """C13.2: Every provider finds, lists, describes, disables and destroys keys."""
         assert {Capability(operation) for operation in LIFECYCLE} <= harness.main.client.capabilities
 
     def test_capabilities_are_known_without_io(self, harness: Harness) -> None:
-        """The set is known once connected: reading it asks nobody."""
+        """C13.1: The set is known once connected: reading it asks nobody."""
         connection = harness.connect()
         with connection.quiet():
             assert connection.client.capabilities == harness.main.client.capabilities
 
     def test_every_capability_has_the_contracts_shape(self, harness: Harness) -> None:
-        """Lifecycle operations have neither algorithm nor size; the others one that the contract knows."""
+        """C13.2: Lifecycle operations have neither algorithm nor size; the others one that the contract knows."""
         for capability in harness.main.client.capabilities:
             operation, algorithm = capability.operation, capability.algorithm
             if operation in LIFECYCLE:
@@ -101,7 +103,7 @@ class CapabilityContract(Contract):
             assert (capability.protection_level is not None) is (operation is Operation.GENERATE_KEY)
 
     def test_something_wraps_and_something_signs(self, harness: Harness) -> None:
-        """Every provider has at least one ENCRYPT_DECRYPT and one SIGN_VERIFY kind, and rotates the first."""
+        """C13.2: Every provider has at least one ENCRYPT_DECRYPT and one SIGN_VERIFY kind, and rotates the first."""
         assert harness.supports(harness.wrapping)
         assert harness.supports(harness.signing)
         assert harness.can(Operation.ROTATE_KEY, harness.wrapping)

@@ -39,7 +39,7 @@ class CrossProviderContract(Contract):
     """The same between providers. The fixture ``harnesses`` gives two of them."""
 
     def test_one_message_for_both_opens_through_either(self, harnesses: Pair) -> None:
-        """A message for keys of two providers opens through each alone."""
+        """C12.1: A message for keys of two providers opens through each alone."""
         keys = [harness.main.key(harness.wrapping_key()) for harness in harnesses]
         message = Keyring(keys).encrypt(_DATA, context=_CONTEXT, aad=b"a")
         for harness in harnesses:
@@ -50,7 +50,7 @@ class CrossProviderContract(Contract):
             assert found.sender_authenticated
 
     def test_a_disabled_key_gives_way_to_the_other_provider(self, harnesses: Pair) -> None:
-        """Where one provider's key is disabled the other's opens the message."""
+        """C9.10, C12.1: Where one provider's key is disabled the other's opens the message."""
         first, second = harnesses
         info = first.generate()
         keys = [first.main.key(info), second.main.key(second.wrapping_key())]
@@ -61,7 +61,7 @@ class CrossProviderContract(Contract):
         assert (found.plaintext, found.key) == (_DATA, second.wrapping_key())
 
     def test_a_message_of_one_is_not_the_others(self, harnesses: Pair) -> None:
-        """A ring of one provider's keys does not open the other's message, and calls nobody."""
+        """C9.4: A ring of one provider's keys does not open the other's message, and calls nobody."""
         first, second = harnesses
         message = Keyring([first.main.key(first.wrapping_key())]).encrypt(_DATA, context=_CONTEXT)
         ring = Keyring([second.main.key(second.wrapping_key())])
@@ -70,7 +70,7 @@ class CrossProviderContract(Contract):
 
     @of_kinds(_KINDS)
     def test_signatures_verify_under_the_exported_key(self, harnesses: Pair, kind: KeyKind) -> None:
-        """Each provider's signature verifies with its exported key, in pyca and in PublicKey, and no other."""
+        """C12.2: Each provider's signature verifies with its exported key, in pyca and in PublicKey, and no other."""
         made = [(harness, harness.shared(kind)) for harness in harnesses]
         exported: list[PublicKey] = []
         signatures: list[bytes] = []
@@ -91,7 +91,7 @@ class CrossProviderContract(Contract):
 
     @of_kinds(_KINDS)
     def test_public_keys_look_alike(self, harnesses: Pair, kind: KeyKind) -> None:
-        """SPKIs of one kind have the same form: they differ in the key alone."""
+        """C12.2: SPKIs of one kind have the same form: they differ in the key alone."""
         spkis = [
             harness.main.key(info).public_key().spki
             for harness in harnesses
@@ -103,7 +103,9 @@ class CrossProviderContract(Contract):
             assert first[:12] == second[:12]
 
     def test_facts_look_alike(self, harnesses: Pair) -> None:
-        """KeyInfo of the same conf has the same fields and types, and equal values but for the provider's own."""
+        """C12.3: KeyInfo of the same conf has the same fields and types, and equal values but for the
+        provider's own.
+        """
         name = f"{harnesses[0].prefix}-{harnesses[1].prefix}"
         infos = [
             harness.main.client.generate_key(
@@ -123,7 +125,7 @@ class CrossProviderContract(Contract):
 
     @each("fault", {fault: fault for fault in _FAULTS})
     def test_errors_look_alike(self, harnesses: Pair, fault: str) -> None:
-        """The same mistake is the same class with the same shape: text, retryable, provider, operation, key."""
+        """C12.3: The same mistake is the same class with the same shape: text, retryable, provider, operation, key."""
         errors = [_provoke(harness, fault) for harness in harnesses]
         first, second = errors
         assert type(first) is type(second)
@@ -136,7 +138,7 @@ class CrossProviderContract(Contract):
         assert (first.key is None) is (second.key is None)
 
     def test_headers_name_each_key_in_its_own_way_only(self, harnesses: Pair) -> None:
-        """A message's header is the same but for URIs, algorithms and wrapped keys."""
+        """C12.3: A message's header is the same but for URIs, algorithms and wrapped keys."""
         keys = [harness.main.key(harness.wrapping_key()) for harness in harnesses]
         headers = [inspect(Keyring([key]).encrypt(_DATA, context=_CONTEXT)) for key in keys]
         first, second = headers

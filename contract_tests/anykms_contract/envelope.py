@@ -10,6 +10,8 @@ from typing import Any, Final, cast
 
 import msgspec
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from anykms.client import Key
 from anykms.context import canonical_bytes
@@ -51,6 +53,10 @@ _MAGIC: Final = b"\x8aAKMS\r\n\x01"
 _TAG_SIZE: Final = 32
 _BODY_OVERHEAD: Final = 24 + 32 + 16
 _LIGHT: Final = Policy(require_sender_authentication=False)
+_TEXT: Final = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=40)
+_CONTEXTS: Final = st.dictionaries(
+    _TEXT.filter(lambda name: not name.startswith(("anykms", "aws"))), _TEXT, max_size=8
+)
 _OPENERS: Final[Mapping[str, type[KMSError]]] = {
     error.__name__: error
     for error in (
@@ -112,7 +118,7 @@ class EnvelopeContract(Contract):
 
     @of_kinds(WRAPPING_KINDS)
     def test_a_message_comes_back(self, harness: Harness, kind: KeyKind) -> None:
-        """decrypt gives back what encrypt took, on any connection, and says what it knows of the message."""
+        """C9.1: decrypt gives back what encrypt took, on any connection, and says what it knows of the message."""
         info = harness.shared(kind)
         if info is None:
             return
@@ -132,7 +138,7 @@ class EnvelopeContract(Contract):
         {str(size): size for size in (0, 1, 4096, 4097, 16383, 16384, 16385, 32768, 100_000)},
     )
     def test_messages_of_every_size(self, harness: Harness, size: int) -> None:
-        """Any size comes back, none included; the body takes 72 bytes, and 16 per full 16 KiB, more."""
+        """C9.1: Any size comes back, none included; the body takes 72 bytes, and 16 per full 16 KiB, more."""
         ring, data = _ring(harness.main, harness.wrapping_key()), os.urandom(size)
         message = ring.encrypt(data, context={})
         assert ring.decrypt(message, context={}) == data
@@ -148,7 +154,7 @@ class EnvelopeContract(Contract):
         },
     )
     def test_contexts_within_the_limits(self, harness: Harness, context: dict[str, str]) -> None:
-        """A context up to its limits is stored, shown by inspect, and demanded again."""
+        """C2.5, C9.5: A context up to its limits is stored, shown by inspect, and demanded again."""
         ring = _ring(harness.main, harness.wrapping_key())
         message = ring.encrypt(_DATA, context=context)
         assert inspect(message).context == context
@@ -158,7 +164,7 @@ class EnvelopeContract(Contract):
 
     @FORMS
     def test_bytes_like_forms_are_the_same(self, harness: Harness, form: Form) -> None:
-        """bytes, bytearray and memoryview behave the same, for plaintext, message and aad."""
+        """C2.10: bytes, bytearray and memoryview behave the same, for plaintext, message and aad."""
         ring = _ring(harness.main, harness.wrapping_key())
         message = ring.encrypt(form(_DATA), context={}, aad=form(_AAD))
         assert ring.decrypt(message, context={}, aad=_AAD) == _DATA
@@ -167,7 +173,7 @@ class EnvelopeContract(Contract):
         assert opened == _DATA
 
     def test_every_message_is_new(self, harness: Harness) -> None:
-        """Data key, record id and salt are fresh: no two messages share a wrapped key, a record or a body."""
+        """C9.2: Data key, record id and salt are fresh: no two messages share a wrapped key, a record or a body."""
         ring = _ring(harness.main, harness.wrapping_key())
         messages = [ring.encrypt(_DATA, context={}) for _ in range(8)]
         assert len({inspect(message).record_id for message in messages}) == 8
@@ -175,10 +181,24 @@ class EnvelopeContract(Contract):
         assert len({_parts(message)[2][-_BODY_OVERHEAD:] for message in messages}) == 8
 
     def test_the_header_tells_nothing_of_the_plaintext(self, harness: Harness) -> None:
-        """Headers of messages of one size have one size, whatever the plaintext."""
+        """C9.2: Headers of messages of one size have one size, whatever the plaintext."""
         ring = _ring(harness.main, harness.wrapping_key())
         sizes = {len(ring.encrypt(data, context={})) for data in (bytes(64), b"\xff" * 64, os.urandom(64))}
         assert len(sizes) <= 2  # the date's encoding may grow once
+
+    def test_any_unicode_is_bound(self, harness: Harness) -> None:
+        """C2.5, C9.1: Any names and values within the limits come back as they were, and no others open the message."""
+        ring = _ring(harness.main, harness.wrapping_key())
+
+        @settings(max_examples=20, deadline=None, database=None)
+        @given(_CONTEXTS, st.binary(max_size=64))
+        def check(context: dict[str, str], data: bytes) -> None:
+            message = ring.encrypt(data, context=context)
+            assert inspect(message).context == context
+            assert ring.decrypt(message, context=context) == data
+            refuses(ContextMismatchError, lambda: ring.decrypt(message, context={**context, "m" * 41: "x"}))
+
+        check()
 
     # Arguments
 
@@ -186,7 +206,9 @@ class EnvelopeContract(Contract):
     def test_a_context_outside_the_limits_is_refused_unsent(
         self, harness: Harness, context: dict[str, str]
     ) -> None:
-        """A context beyond its limits, with an empty part, a surrogate or a reserved name is InvalidArgumentError."""
+        """C2.5: A context beyond its limits, with an empty part, a surrogate or a reserved name is
+        InvalidArgumentError.
+        """
         ring = _ring(harness.main, harness.wrapping_key())
         message = ring.encrypt(_DATA, context={})
         with harness.main.quiet():
@@ -198,7 +220,7 @@ class EnvelopeContract(Contract):
 
     @each("context", NO_CONTEXTS)
     def test_what_is_no_context_is_a_type_error(self, harness: Harness, context: dict[str, str]) -> None:
-        """A context is a mapping of str to str, and never left out; anything else is TypeError, unsent."""
+        """C2.5: A context is a mapping of str to str, and never left out; anything else is TypeError, unsent."""
         ring = _ring(harness.main, harness.wrapping_key())
         message = ring.encrypt(_DATA, context={})
         with harness.main.quiet():
@@ -211,7 +233,7 @@ class EnvelopeContract(Contract):
 
     @each("size", {"65536": 65536, "65537": 65537})
     def test_aad_has_a_limit(self, harness: Harness, size: int) -> None:
-        """aad takes 64 KiB; one byte more is InvalidArgumentError, unsent."""
+        """C2.8: aad takes 64 KiB; one byte more is InvalidArgumentError, unsent."""
         ring = _ring(harness.main, harness.wrapping_key())
         message = ring.encrypt(_DATA, context={}, aad=bytes(65536))
         if size == 65536:
@@ -226,7 +248,7 @@ class EnvelopeContract(Contract):
 
     @NOT_BYTES
     def test_other_types_are_a_type_error(self, harness: Harness, wrong: bytes) -> None:
-        """What is not bytes-like is TypeError, unsent."""
+        """C2.10: What is not bytes-like is TypeError, unsent."""
         ring = _ring(harness.main, harness.wrapping_key())
         message = ring.encrypt(_DATA, context={})
         with harness.main.quiet():
@@ -240,7 +262,7 @@ class EnvelopeContract(Contract):
 
     @each("kind", {str(kind): kind for kind in (ES256, HS256, OAEP)})
     def test_a_keyring_holds_wrapping_keys(self, harness: Harness, kind: KeyKind) -> None:
-        """A key of another purpose is KeyUsageError when the ring is made, unsent."""
+        """C1.1, C9.3: A key of another purpose is KeyUsageError when the ring is made, unsent."""
         info = harness.shared(kind)
         if info is None:
             return
@@ -249,7 +271,7 @@ class EnvelopeContract(Contract):
         assert type(caught.value) is KeyUsageError
 
     def test_a_keyring_holds_each_key_once(self, harness: Harness) -> None:
-        """A ring is made of Key objects, at least one, and none twice."""
+        """C9.3: A ring is made of Key objects, at least one, and none twice."""
         key = harness.main.key(harness.wrapping_key())
         with harness.main.quiet():
             for keys in ([], [key, key], [key] * 33):
@@ -261,7 +283,7 @@ class EnvelopeContract(Contract):
     # Wrong key, context, aad
 
     def test_a_message_for_others_reaches_no_provider(self, harness: Harness) -> None:
-        """A message names its recipients; a ring without them is KeyNotAllowedError and calls nobody."""
+        """C9.4: A message names its recipients; a ring without them is KeyNotAllowedError and calls nobody."""
         message = _ring(harness.main, harness.wrapping_key()).encrypt(_DATA, context={})
         other = _ring(harness.main, harness.wrapping_key("second"))
         with harness.main.quiet(), pytest.raises(KeyNotAllowedError) as caught:
@@ -279,7 +301,7 @@ class EnvelopeContract(Contract):
         },
     )
     def test_an_address_in_a_message_is_never_called(self, harness: Harness, uri: str) -> None:
-        """A URI in a message is compared with the ring's keys, and nothing more: no lookup, no connection."""
+        """C9.4: A URI in a message is compared with the ring's keys, and nothing more: no lookup, no connection."""
         ring = _ring(harness.main, harness.wrapping_key())
         message = _edit(ring.encrypt(_DATA, context={}), lambda header: _set(header[1][0], 0, uri))
         with harness.main.quiet(), pytest.raises(KeyNotAllowedError) as caught:
@@ -287,7 +309,9 @@ class EnvelopeContract(Contract):
         assert type(caught.value) is KeyNotAllowedError
 
     def test_a_relabelled_message_does_not_open(self, harness: Harness) -> None:
-        """A message whose label names another key of the ring is InvalidCiphertextError, asked of that key once."""
+        """C9.7, C9.11: A message whose label names another key of the ring is InvalidCiphertextError, asked of
+        that key once.
+        """
         first, second = harness.wrapping_key(), harness.wrapping_key("second")
         connection = harness.connect()
 
@@ -304,7 +328,7 @@ class EnvelopeContract(Contract):
 
     @each("context", WRONG_CONTEXTS)
     def test_another_context_reaches_no_provider(self, harness: Harness, context: dict[str, str]) -> None:
-        """Another context than the stored one is ContextMismatchError, and calls nobody."""
+        """C9.5: Another context than the stored one is ContextMismatchError, and calls nobody."""
         ring = _ring(harness.main, harness.wrapping_key())
         message = ring.encrypt(_DATA, context=_CONTEXT)
         with harness.main.quiet(), pytest.raises(ContextMismatchError) as caught:
@@ -314,7 +338,7 @@ class EnvelopeContract(Contract):
 
     @each("aad", {"none": b"", "other": b"orders/18", "longer": b"orders/17\0", "cut": b"orders/1"})
     def test_another_aad_does_not_open(self, harness: Harness, aad: bytes) -> None:
-        """Another aad is InvalidCiphertextError; it is stored nowhere."""
+        """C9.6: Another aad is InvalidCiphertextError; it is stored nowhere."""
         ring = _ring(harness.main, harness.wrapping_key())
         message = ring.encrypt(_DATA, context=_CONTEXT, aad=_AAD)
         assert _AAD not in message
@@ -323,7 +347,7 @@ class EnvelopeContract(Contract):
         assert type(caught.value) is InvalidCiphertextError
 
     def test_required_values_are_not_stored(self, harness: Harness) -> None:
-        """A required name's value stays out of the message; the reader must bring it, and the right one."""
+        """C9.5: A required name's value stays out of the message; the reader must bring it, and the right one."""
         ring = _ring(harness.main, harness.wrapping_key())
         context = {"tenant": "42", "secretive": "value-0815"}
         message = ring.encrypt(_DATA, context=context, required=["secretive"])
@@ -347,7 +371,7 @@ class EnvelopeContract(Contract):
 
     @of_kinds(WRAPPING_KINDS)
     def test_every_flipped_byte_is_refused(self, harness: Harness, kind: KeyKind) -> None:
-        """A message with any byte changed never opens; its class is the changed field's, its text one."""
+        """C9.7: A message with any byte changed never opens; its class is the changed field's, its text one."""
         info = harness.shared(kind)
         if info is None:
             return
@@ -364,7 +388,7 @@ class EnvelopeContract(Contract):
         assert len(texts) == 1
 
     def test_every_flipped_byte_for_two_keys_is_refused(self, harness: Harness) -> None:
-        """The same where two of the ring's keys are recipients, and with a required name."""
+        """C9.7: The same where two of the ring's keys are recipients, and with a required name."""
         infos = harness.wrapping_key(), harness.wrapping_key("second")
         ring = _ring(harness.main, *infos)
         context = {"n": "v", "r": "w"}
@@ -375,8 +399,24 @@ class EnvelopeContract(Contract):
                 ring.decrypt(damaged, context=context)
             assert type(caught.value) is expected, index
 
+    def test_random_changes_are_refused(self, harness: Harness) -> None:
+        """C9.7: Bytes replaced, removed or put in anywhere get the class that the format gives them."""
+        info = harness.wrapping_key()
+        ring = _ring(harness.main, info)
+        message = ring.encrypt(b"data", context={"n": "v"})
+
+        @settings(max_examples=60, deadline=None, database=None)
+        @given(st.integers(0, len(message)), st.integers(0, 40), st.binary(max_size=40))
+        def check(start: int, removed: int, added: bytes) -> None:
+            damaged = message[:start] + added + message[start + removed :]
+            if damaged != message:
+                expected = _expected(damaged, (info.uri,), {"n": "v"})
+                refuses(expected, lambda: ring.decrypt(damaged, context={"n": "v"}))
+
+        check()
+
     def test_a_cut_message_is_refused(self, harness: Harness) -> None:
-        """A message cut anywhere is InvalidCiphertextError."""
+        """C9.7: A message cut anywhere is InvalidCiphertextError."""
         ring = _ring(harness.main, harness.wrapping_key())
         message = ring.encrypt(b"data", context={})
         for damaged in cut(message):
@@ -384,7 +424,7 @@ class EnvelopeContract(Contract):
                 ring.decrypt(damaged, context={})
 
     def test_a_longer_message_is_refused(self, harness: Harness) -> None:
-        """Bytes behind a message are part of it: InvalidCiphertextError."""
+        """C9.7: Bytes behind a message are part of it: InvalidCiphertextError."""
         ring = _ring(harness.main, harness.wrapping_key())
         message = ring.encrypt(b"data", context={})
         for damaged in (message + b"\0", message + message, b"\0" + message):
@@ -393,7 +433,7 @@ class EnvelopeContract(Contract):
             assert type(caught.value) is InvalidCiphertextError
 
     def test_missing_and_swapped_chunks_are_refused(self, harness: Harness) -> None:
-        """Chunks cannot be dropped, repeated, swapped, or cut at their border."""
+        """C9.7: Chunks cannot be dropped, repeated, swapped, or cut at their border."""
         ring = _ring(harness.main, harness.wrapping_key())
         message = ring.encrypt(os.urandom(3 * 16384 + 5), context={})
         start = len(message) - inspect(message).body_size + 56
@@ -405,7 +445,7 @@ class EnvelopeContract(Contract):
                 ring.decrypt(damaged, context={})
 
     def test_bodies_cannot_be_exchanged(self, harness: Harness) -> None:
-        """A header does not open another message's body, nor a body with another message's wrapped key."""
+        """C9.7: A header does not open another message's body, nor a body with another message's wrapped key."""
         ring = _ring(harness.main, harness.wrapping_key())
         one, two = ring.encrypt(b"data", context={}), ring.encrypt(b"data", context={})
         (_, first, rest), (_, second, other) = _parts(one), _parts(two)
@@ -421,7 +461,7 @@ class EnvelopeContract(Contract):
             assert type(caught.value) is InvalidCiphertextError
 
     def test_recipients_cannot_be_added_dropped_or_reordered(self, harness: Harness) -> None:
-        """The header's tag covers the recipients: any change to their list is InvalidCiphertextError."""
+        """C9.7: The header's tag covers the recipients: any change to their list is InvalidCiphertextError."""
         infos = harness.wrapping_key(), harness.wrapping_key("second")
         ring = _ring(harness.main, *infos)
         message = ring.encrypt(_DATA, context={})
@@ -449,7 +489,7 @@ class EnvelopeContract(Contract):
     def test_a_header_that_breaks_the_format_reaches_no_provider(
         self, harness: Harness, change: Callable[[list[Any]], None]
     ) -> None:
-        """What the format forbids is InvalidCiphertextError before any key is asked, in one text."""
+        """C9.8: What the format forbids is InvalidCiphertextError before any key is asked, in one text."""
         ring = _ring(harness.main, harness.wrapping_key())
         message = _edit(ring.encrypt(b"data", context={"n": "1"}), change)
         with harness.main.quiet(), pytest.raises(InvalidCiphertextError) as caught:
@@ -457,7 +497,7 @@ class EnvelopeContract(Contract):
         assert type(caught.value) is InvalidCiphertextError
 
     def test_another_encoding_of_the_same_header_reaches_no_provider(self, harness: Harness) -> None:
-        """MessagePack has one accepted encoding: shortest forms, fixed arrays, nothing behind."""
+        """C9.8: MessagePack has one accepted encoding: shortest forms, fixed arrays, nothing behind."""
         ring = _ring(harness.main, harness.wrapping_key())
         message = ring.encrypt(b"data", context={"n": "1"})
         raw, header, rest = _parts(message)
@@ -486,7 +526,7 @@ class EnvelopeContract(Contract):
     def test_a_header_length_outside_its_limits_reaches_no_provider(
         self, harness: Harness, length: int
     ) -> None:
-        """A header has 1 to 65536 bytes."""
+        """C9.8: A header has 1 to 65536 bytes."""
         ring = _ring(harness.main, harness.wrapping_key())
         message = ring.encrypt(bytes(70000), context={})
         damaged = message[:8] + length.to_bytes(4) + message[12:]
@@ -496,7 +536,7 @@ class EnvelopeContract(Contract):
 
     @each("version", {str(version): version for version in (0, 2, 0x7F, 0xFF)})
     def test_another_format_version_reaches_no_provider(self, harness: Harness, version: int) -> None:
-        """Another version byte is UnsupportedVersionError."""
+        """C9.9: Another version byte is UnsupportedVersionError."""
         ring = _ring(harness.main, harness.wrapping_key())
         message = ring.encrypt(_DATA, context={})
         with harness.main.quiet(), pytest.raises(UnsupportedVersionError) as caught:
@@ -504,7 +544,7 @@ class EnvelopeContract(Contract):
         assert type(caught.value) is UnsupportedVersionError
 
     def test_what_is_no_message_reaches_no_provider(self, harness: Harness) -> None:
-        """Foreign bytes are InvalidCiphertextError, never given back as if they were plaintext."""
+        """C9.8: Foreign bytes are InvalidCiphertextError, never given back as if they were plaintext."""
         ring = _ring(harness.main, harness.wrapping_key())
         with harness.main.quiet():
             for data in (b"", b"\0", b"plain text", _MAGIC, os.urandom(300), b"{}" * 300, bytes(4096)):
@@ -514,7 +554,7 @@ class EnvelopeContract(Contract):
 
     @each("size", {str(size): size for size in (1, 31, 103, 105, 255, 257, 4096)})
     def test_wrapped_keys_of_another_size_are_refused(self, harness: Harness, size: int) -> None:
-        """A wrapped key of another size is InvalidCiphertextError, in at most one attempt."""
+        """C9.11: A wrapped key of another size is InvalidCiphertextError, in at most one attempt."""
         info, connection = harness.wrapping_key(), harness.connect()
         ring = _ring(connection, info)
         message = _edit(
@@ -528,7 +568,7 @@ class EnvelopeContract(Contract):
     # Several recipients
 
     def test_every_recipient_opens_the_message(self, harness: Harness) -> None:
-        """Each key of the ring opens the message alone."""
+        """C9.10: Each key of the ring opens the message alone."""
         infos = [harness.wrapping_key(which) for which in ("first", "second", "third")]
         message = _ring(harness.main, *infos).encrypt(_DATA, context={})
         assert len(inspect(message).recipients) == 3
@@ -537,7 +577,7 @@ class EnvelopeContract(Contract):
             assert (found.plaintext, found.key) == (_DATA, info)
 
     def test_the_ring_decides_the_order_not_the_message(self, harness: Harness) -> None:
-        """Keys are tried in the ring's order, one after the other, and only as far as needed."""
+        """C9.10: Keys are tried in the ring's order, one after the other, and only as far as needed."""
         first, second = harness.wrapping_key(), harness.wrapping_key("second")
         message = _ring(harness.main, first, second).encrypt(_DATA, context={})
         for order in ((first, second), (second, first)):
@@ -548,7 +588,7 @@ class EnvelopeContract(Contract):
 
     @each("error", _OPENERS)
     def test_a_key_that_cannot_be_used_now_gives_way(self, harness: Harness, error: type[KMSError]) -> None:
-        """The next recipient is tried when one cannot be used now."""
+        """C9.10: The next recipient is tried when one cannot be used now."""
         first, second, connection = harness.wrapping_key(), harness.wrapping_key("second"), harness.connect()
         ring = _ring(connection, first, second)
         message = ring.encrypt(_DATA, context={})
@@ -557,7 +597,7 @@ class EnvelopeContract(Contract):
         assert (found.plaintext, found.key) == (_DATA, second)
 
     def test_when_no_key_can_be_used_the_first_error_is_raised(self, harness: Harness) -> None:
-        """All causes are reported: the first key's error is raised, the others are its notes."""
+        """C9.10: All causes are reported: the first key's error is raised, the others are its notes."""
         first, second, connection = harness.wrapping_key(), harness.wrapping_key("second"), harness.connect()
         ring = _ring(connection, first, second)
         message = ring.encrypt(_DATA, context={})
@@ -569,7 +609,7 @@ class EnvelopeContract(Contract):
         assert any("KeyDisabledError" in note for note in caught.value.__notes__)
 
     def test_a_refused_ciphertext_ends_the_operation(self, harness: Harness) -> None:
-        """InvalidCiphertextError of one recipient ends it: no other is tried."""
+        """C9.11: InvalidCiphertextError of one recipient ends it: no other is tried."""
         first, second, connection = harness.wrapping_key(), harness.wrapping_key("second"), harness.connect()
         ring = _ring(connection, first, second)
 
@@ -585,14 +625,14 @@ class EnvelopeContract(Contract):
         assert str(second.uri) not in asked
 
     def test_encryption_needs_every_key(self, harness: Harness) -> None:
-        """encrypt fails where one key of the ring cannot wrap: no message for fewer recipients."""
+        """C9.3: encrypt fails where one key of the ring cannot wrap: no message for fewer recipients."""
         first, second, connection = harness.wrapping_key(), harness.generate(), harness.connect()
         harness.bring(second, KeyState.DISABLED)
         with pytest.raises(KeyDisabledError):
             _ring(connection, first, second).encrypt(_DATA, context={})
 
     def test_a_ring_of_nine_decrypts_but_does_not_encrypt(self, harness: Harness) -> None:
-        """A message has at most 8 recipients; a ring of more is for decrypting, refused unsent."""
+        """C9.3: A message has at most 8 recipients; a ring of more is for decrypting, refused unsent."""
         info = harness.wrapping_key()
         message = _ring(harness.main, info).encrypt(_DATA, context={})
         others = [_unmade(info, number) for number in range(8)]
@@ -612,7 +652,7 @@ class EnvelopeContract(Contract):
         },
     )
     def test_what_the_policy_forbids_reaches_no_provider(self, harness: Harness, policy: Policy) -> None:
-        """Suite, number of recipients and age are checked first: PolicyError, and nobody is called."""
+        """C9.12: Suite, number of recipients and age are checked first: PolicyError, and nobody is called."""
         keys = [harness.main.key(harness.wrapping_key(which)) for which in ("first", "second")]
         message = Keyring(keys, clock=lambda: 1_000_000).encrypt(_DATA, context={})
         ring = Keyring(keys, policy=policy, clock=lambda: 1_000_002)
@@ -621,14 +661,14 @@ class EnvelopeContract(Contract):
         assert type(caught.value) is PolicyError
 
     def test_providers_outside_the_policy_are_refused(self, harness: Harness) -> None:
-        """A policy that lists providers accepts keys of no other."""
+        """C9.12: A policy that lists providers accepts keys of no other."""
         key = harness.main.key(harness.wrapping_key())
         assert Keyring([key], policy=Policy(providers=frozenset({harness.scheme})))
         with pytest.raises(PolicyError):
             Keyring([key], policy=Policy(providers=frozenset({"elsewhere"})))
 
     def test_a_data_key_from_elsewhere_authenticates_nobody(self, harness: Harness) -> None:
-        """Origin 1 is never sender-authenticated: refused unsent by default, not authentic under any policy."""
+        """C9.13: Origin 1 is never sender-authenticated: refused unsent by default, not authentic under any policy."""
         info = harness.wrapping_key()
         message = _edit(
             _ring(harness.main, info).encrypt(_DATA, context={}), lambda header: _set(header[1][0], 3, 1)
@@ -644,7 +684,7 @@ class EnvelopeContract(Contract):
     def test_without_the_senders_signature_nothing_is_unwrapped(
         self, harness: Harness, kind: KeyKind
     ) -> None:
-        """A forged sender signature is refused before any unwrap; leaving it out is PolicyError, unsent."""
+        """C9.13: A forged sender signature is refused before any unwrap; leaving it out is PolicyError, unsent."""
         info = harness.shared(kind)
         if info is None:
             return
@@ -666,7 +706,7 @@ class EnvelopeContract(Contract):
             Keyring([connection.key(info)], policy=_LIGHT).decrypt(_edit(message, unsigned), context={})
 
     def test_an_older_generation_is_stale(self, harness: Harness) -> None:
-        """A generation under min_generation is StaleMessageError; one out of range is the caller's mistake."""
+        """C9.14: A generation under min_generation is StaleMessageError; one out of range is the caller's mistake."""
         ring = _ring(harness.main, harness.wrapping_key())
         message = ring.encrypt(_DATA, context={})
         with harness.main.quiet():
@@ -683,20 +723,20 @@ class EnvelopeContract(Contract):
     # Order
 
     def test_the_key_comes_before_the_context(self, harness: Harness) -> None:
-        """Recipients are matched before the context is compared: a stranger learns nothing of it."""
+        """C9.12: Recipients are matched before the context is compared: a stranger learns nothing of it."""
         message = _ring(harness.main, harness.wrapping_key()).encrypt(_DATA, context=_CONTEXT)
         with harness.main.quiet(), pytest.raises(KeyNotAllowedError):
             _ring(harness.main, harness.wrapping_key("second")).decrypt(message, context={})
 
     def test_the_policy_comes_before_the_key(self, harness: Harness) -> None:
-        """The policy is asked before recipients are matched."""
+        """C9.12: The policy is asked before recipients are matched."""
         message = _ring(harness.main, harness.wrapping_key()).encrypt(_DATA, context=_CONTEXT)
         other = [harness.main.key(harness.wrapping_key("second"))]
         with harness.main.quiet(), pytest.raises(PolicyError):
             Keyring(other, policy=Policy(suites=frozenset())).decrypt(message, context={})
 
     def test_the_context_comes_before_the_sender(self, harness: Harness) -> None:
-        """The context is compared before the sender's authentication is judged."""
+        """C9.12: The context is compared before the sender's authentication is judged."""
         ring = _ring(harness.main, harness.wrapping_key())
         message = _edit(ring.encrypt(_DATA, context=_CONTEXT), lambda header: _set(header[1][0], 3, 1))
         with harness.main.quiet(), pytest.raises(ContextMismatchError):
@@ -709,7 +749,7 @@ class EnvelopeContract(Contract):
         {error.__name__: error for error in (*_OPENERS.values(), ProviderError, InvalidCiphertextError)},
     )
     def test_no_fault_gives_other_bytes(self, harness: Harness, error: type[KMSError]) -> None:
-        """Whatever fails, in either direction, the outcome is an error or the right bytes."""
+        """C9.15: Whatever fails, in either direction, the outcome is an error or the right bytes."""
         connection = harness.connect()
         seam, ring = connection.seam, _ring(connection, harness.wrapping_key())
         message = ring.encrypt(_DATA, context={})
@@ -731,7 +771,7 @@ class EnvelopeContract(Contract):
 
     @each("change", _OTHER_KEYS)
     def test_another_data_key_does_not_open(self, harness: Harness, change: Callable[[bytes], bytes]) -> None:
-        """A provider that unwraps to another key opens nothing: the header's tag is checked with it."""
+        """C9.15: A provider that unwraps to another key opens nothing: the header's tag is checked with it."""
         connection = harness.connect()
         ring = _ring(connection, harness.wrapping_key())
         message = ring.encrypt(_DATA, context={})

@@ -155,7 +155,9 @@ class ErrorsContract(Contract):
         {f"{use}-{error.__name__}": (use, error) for use in _REPEATABLE for error in _RETRYABLE},
     )
     def test_passing_faults_are_retried(self, harness: Harness, use: str, error: type[KMSError]) -> None:
-        """Reads and cryptography are repeated on a retryable error: as often for every operation and provider."""
+        """C11.1: Reads and cryptography are repeated on a retryable error: as often for every operation and
+        provider.
+        """
         chosen = _REPEATABLE[use]
         info = harness.shared(chosen.kind(harness))
         if info is None:
@@ -171,7 +173,7 @@ class ErrorsContract(Contract):
         {f"{use}-{error.__name__}": (use, error) for use in _REPEATABLE for error in _RETRYABLE},
     )
     def test_lasting_faults_are_raised(self, harness: Harness, use: str, error: type[KMSError]) -> None:
-        """After five attempts the last error is raised as it is, saying where it happened."""
+        """C11.1, C10.2: After five attempts the last error is raised as it is, saying where it happened."""
         chosen = _REPEATABLE[use]
         info = harness.shared(chosen.kind(harness))
         if info is None:
@@ -199,7 +201,7 @@ class ErrorsContract(Contract):
         {f"{use}-{error.__name__}": (use, error) for use in _REPEATABLE for error in _FINAL},
     )
     def test_final_faults_are_not_retried(self, harness: Harness, use: str, error: type[KMSError]) -> None:
-        """An error that waiting does not cure is raised after one attempt."""
+        """C11.1: An error that waiting does not cure is raised after one attempt."""
         chosen = _REPEATABLE[use]
         info = harness.shared(chosen.kind(harness))
         if info is None:
@@ -223,7 +225,7 @@ class ErrorsContract(Contract):
         },
     )
     def test_refusals_are_not_retried(self, harness: Harness, use: str, error: type[KMSError]) -> None:
-        """What is not authentic is asked for once."""
+        """C11.1: What is not authentic is asked for once."""
         chosen = _REPEATABLE[use]
         info = harness.shared(chosen.kind(harness))
         if info is None:
@@ -236,14 +238,14 @@ class ErrorsContract(Contract):
         assert connection.seam.count(chosen.operation) == 1
 
     def test_the_provider_is_given_the_time_it_asks_for(self, harness: Harness) -> None:
-        """retry_after is waited out in full."""
+        """C11.2: retry_after is waited out in full."""
         info, connection = harness.wrapping_key(), harness.connect()
         connection.seam.fail(Operation.WRAP, lambda: ThrottledError("slow down", retry_after=7.0), times=2)
         connection.key(info).wrap(_SECRET, context={})
         assert connection.time.waits == [7.0, 7.0]
 
     def test_a_wait_beyond_the_deadline_is_not_begun(self, harness: Harness) -> None:
-        """All attempts share one deadline of 30 seconds; what cannot be waited out is raised at once."""
+        """C11.2: All attempts share one deadline of 30 seconds; what cannot be waited out is raised at once."""
         info, connection = harness.wrapping_key(), harness.connect()
         connection.seam.fail(Operation.WRAP, lambda: ThrottledError("slow down", retry_after=31.0), times=9)
         with pytest.raises(ThrottledError):
@@ -257,7 +259,7 @@ class ErrorsContract(Contract):
         assert connection.time.waits == [12.0, 12.0]
 
     def test_waits_grow_with_jitter(self, harness: Harness) -> None:
-        """Waits grow exponentially with full jitter."""
+        """C11.2: Waits grow exponentially with full jitter."""
         info, connection = harness.wrapping_key(), harness.connect()
         connection.seam.fail(Operation.WRAP, lambda: UnavailableError("injected"), times=4)
         connection.key(info).wrap(_SECRET, context={})
@@ -277,7 +279,9 @@ class ErrorsContract(Contract):
     def test_a_change_that_failed_is_raised_and_not_repeated(
         self, harness: Harness, change: str, error: type[KMSError]
     ) -> None:
-        """Rotate, enable, disable, schedule and cancel are called once; where nothing happened the error is raised."""
+        """C11.3: Rotate, enable, disable, schedule and cancel are called once; where nothing happened the
+        error is raised.
+        """
         chosen = _CHANGES[change]
         info = _fresh(harness, chosen.before)
         before = harness.main.client.describe_key(info)
@@ -296,7 +300,7 @@ class ErrorsContract(Contract):
     def test_a_change_whose_reply_was_lost_is_finished(
         self, harness: Harness, change: str, error: type[KMSError]
     ) -> None:
-        """After a lost reply the state is read, and the call returns as if nothing had been lost."""
+        """C11.3, C11.4: After a lost reply the state is read, and the call returns as if nothing had been lost."""
         chosen = _CHANGES[change]
         info = _fresh(harness, chosen.before)
         before = harness.main.client.describe_key(info)
@@ -311,7 +315,7 @@ class ErrorsContract(Contract):
 
     @each("error", {error.__name__: error for error in _RETRYABLE})
     def test_a_key_whose_reply_was_lost_is_found(self, harness: Harness, error: type[KMSError]) -> None:
-        """generate_key is called once; after a lost reply the key is found by its name and conf."""
+        """C11.3, C11.4: generate_key is called once; after a lost reply the key is found by its name and conf."""
         connection = harness.connect()
         connection.seam.lose_reply(Operation.GENERATE_KEY, lambda: error("injected"))
         conf = harness.conf(harness.wrapping)
@@ -322,7 +326,7 @@ class ErrorsContract(Contract):
 
     @each("error", {error.__name__: error for error in (*_RETRYABLE, PermissionDeniedError)})
     def test_a_key_that_was_not_made_is_an_error(self, harness: Harness, error: type[KMSError]) -> None:
-        """Where no key was made the error is raised, after one call, and nothing is left."""
+        """C11.3, C11.4: Where no key was made the error is raised, after one call, and nothing is left."""
         connection = harness.connect()
         connection.seam.fail(Operation.GENERATE_KEY, lambda: error("injected"))
         conf = harness.conf(harness.wrapping)
@@ -334,7 +338,7 @@ class ErrorsContract(Contract):
             harness.main.client.get_key(conf.name)
 
     def test_another_conf_under_the_name_is_not_taken_for_ours(self, harness: Harness) -> None:
-        """After a lost reply a key of another conf under the same name is not returned as the new one."""
+        """C11.4: After a lost reply a key of another conf under the same name is not returned as the new one."""
         other, connection = harness.generate(), harness.connect()
         connection.seam.fail(Operation.GENERATE_KEY, lambda: UnavailableError("injected"))
         with pytest.raises(UnavailableError):
@@ -344,7 +348,7 @@ class ErrorsContract(Contract):
         assert harness.main.client.get_key(other.name) == other
 
     def test_an_outcome_that_stays_unknown_is_the_first_error(self, harness: Harness) -> None:
-        """Where the state cannot be read after a lost reply the first error is raised."""
+        """C11.4: Where the state cannot be read after a lost reply the first error is raised."""
         info, connection = harness.generate(), harness.connect()
         connection.seam.lose_reply(Operation.SET_ENABLED, lambda: UnavailableError("injected"))
         connection.seam.fail(Operation.DESCRIBE_KEY, lambda: PermissionDeniedError("injected"), times=9)
@@ -354,7 +358,7 @@ class ErrorsContract(Contract):
 
     @each("change", {name: name for name in ("disable", "rotate", "schedule")})
     def test_reads_that_never_agree_end_at_the_deadline(self, harness: Harness, change: str) -> None:
-        """A change that reads do not confirm within 30 seconds is DeadlineExceededError, and is not repeated."""
+        """C4.5: A change that reads do not confirm within 30 seconds is DeadlineExceededError, and is not repeated."""
         chosen = _CHANGES[change]
         info = _fresh(harness, chosen.before)
         old = harness.main.client.describe_key(info)
@@ -367,7 +371,7 @@ class ErrorsContract(Contract):
         assert connection.time.now >= 30
 
     def test_reads_that_flip_are_waited_out(self, harness: Harness) -> None:
-        """Reads that disagree in turn are waited for until consecutive ones agree."""
+        """C4.5: Reads that disagree in turn are waited for until consecutive ones agree."""
         info, connection = harness.generate(), harness.connect()
         reads: list[KeyStatus] = []
 
@@ -382,7 +386,9 @@ class ErrorsContract(Contract):
 
     @each("change", {name: name for name in (*_CHANGES, "generate")})
     def test_a_reply_lost_anywhere_repeats_nothing(self, harness: Harness, change: str) -> None:
-        """Whichever reply of a change is lost, at the seam or on the wire: it is done once, and the outcome told."""
+        """C11.3, C11.4: Whichever reply of a change is lost, at the seam or on the wire: it is done once, and
+        the outcome told.
+        """
         wire = harness.lose_wire_reply is not None
         lost, position = True, 0
         while lost:
@@ -424,7 +430,9 @@ class ErrorsContract(Contract):
     def test_faults_on_the_wire_cost_the_same_attempts(
         self, harness: Harness, use: str, error: type[KMSError]
     ) -> None:
-        """An answer of 5xx, a throttling or a reset on the wire is one attempt: nothing below the seam repeats it."""
+        """C11.5: An answer of 5xx, a throttling or a reset on the wire is one attempt: nothing below the seam
+        repeats it.
+        """
         chosen = _REPEATABLE[use]
         info = harness.shared(chosen.kind(harness))
         if info is None:
@@ -459,7 +467,7 @@ class ErrorsContract(Contract):
         },
     )
     def test_nothing_but_our_errors_leaves(self, harness: Harness, foreign: type[Exception]) -> None:
-        """An exception that a provider does not map is ProviderError, with the exception as its cause."""
+        """C10.1: An exception that a provider does not map is ProviderError, with the exception as its cause."""
         for chosen in _REPEATABLE.values():
             info = harness.shared(chosen.kind(harness))
             if info is None:
@@ -475,7 +483,7 @@ class ErrorsContract(Contract):
 
     @each("change", {name: name for name in _CHANGES})
     def test_nothing_but_our_errors_leaves_a_change(self, harness: Harness, change: str) -> None:
-        """The same for lifecycle calls, which are not repeated."""
+        """C10.1: The same for lifecycle calls, which are not repeated."""
         chosen = _CHANGES[change]
         info = _fresh(harness, chosen.before)
         connection = harness.connect()
@@ -487,7 +495,7 @@ class ErrorsContract(Contract):
 
     @each("use", {name: name for name in _REPEATABLE})
     def test_errors_hold_no_secrets(self, harness: Harness, use: str) -> None:
-        """No error shows plaintext, key or tag bytes, in its text, notes or arguments."""
+        """C10.2: No error shows plaintext, key or tag bytes, in its text, notes or arguments."""
         chosen = _REPEATABLE[use]
         info = harness.shared(chosen.kind(harness))
         if info is None:
@@ -501,7 +509,7 @@ class ErrorsContract(Contract):
         assert repr(_SECRET) not in shown
 
     def test_real_errors_say_where(self, harness: Harness) -> None:
-        """An error names provider, operation and key; its text is one printable line."""
+        """C10.2: An error names provider, operation and key; its text is one printable line."""
         info = harness.generate()
         harness.bring(info, KeyState.DISABLED)
         connection = harness.connect()
@@ -513,7 +521,7 @@ class ErrorsContract(Contract):
         assert str(error).isprintable()
 
     def test_a_vanished_key_is_destroyed(self, harness: Harness) -> None:
-        """A KeyInfo whose key the provider does not know is KeyDestroyedError in every operation."""
+        """C10.3: A KeyInfo whose key the provider does not know is KeyDestroyedError in every operation."""
         info = harness.wrapping_key()
         wrapped = harness.main.key(info).wrap(_SECRET, context={})
         connection = harness.connect()
@@ -523,7 +531,7 @@ class ErrorsContract(Contract):
         assert type(caught.value) is KeyDestroyedError
 
     def test_a_key_that_cannot_be_disowned_says_so(self, harness: Harness) -> None:
-        """Where a wrong key cannot be disabled either, the error says that it must be done by hand."""
+        """C3.2: Where a wrong key cannot be disabled either, the error says that it must be done by hand."""
         connection = harness.connect()
         connection.seam.misread(lambda template: replace(template, conf_digest="a" * 52))
         connection.seam.fail(Operation.SET_ENABLED, lambda: PermissionDeniedError("no"))

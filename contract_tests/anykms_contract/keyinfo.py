@@ -69,7 +69,7 @@ class KeyInfoContract(Contract):
 
     @of_kinds(_KINDS)
     def test_the_facts_have_one_shape(self, harness: Harness, kind: KeyKind) -> None:
-        """Every key has the same fields with the same types, whatever made it."""
+        """C1.2: Every key has the same fields with the same types, whatever made it."""
         info = harness.shared(kind)
         if info is None:
             return
@@ -94,7 +94,7 @@ class KeyInfoContract(Contract):
 
     @of_kinds(_KINDS)
     def test_fingerprints(self, harness: Harness, kind: KeyKind) -> None:
-        """The fingerprint is SHA-256 of the SPKI in hex where the public key is the caller's, else None."""
+        """C1.5: The fingerprint is SHA-256 of the SPKI in hex where the public key is the caller's, else None."""
         info = harness.shared(kind)
         if info is None:
             return
@@ -108,7 +108,7 @@ class KeyInfoContract(Contract):
 
     @of_kinds(_KINDS)
     def test_the_uri_is_canonical(self, harness: Harness, kind: KeyKind) -> None:
-        """A key's URI parses to itself; a wrapping key's has no version, so that it survives rotation."""
+        """C1.9: A key's URI parses to itself; a wrapping key's has no version, so that it survives rotation."""
         info = harness.shared(kind)
         if info is None:
             return
@@ -119,7 +119,7 @@ class KeyInfoContract(Contract):
 
     @of_kinds(_KINDS)
     def test_times_are_utc_and_whole_seconds(self, harness: Harness, kind: KeyKind) -> None:
-        """Every time is UTC and has whole seconds."""
+        """C1.4: Every time is UTC and has whole seconds."""
         info = harness.shared(kind)
         if info is None:
             return
@@ -132,7 +132,7 @@ class KeyInfoContract(Contract):
 
     @of_kinds(_KINDS)
     def test_the_json_comes_back(self, harness: Harness, kind: KeyKind) -> None:
-        """Canonical JSON (RFC 8785) gives the same facts back, byte for byte, as unverified facts."""
+        """C1.7: Canonical JSON (RFC 8785) gives the same facts back, byte for byte, as unverified facts."""
         info = harness.shared(kind)
         if info is None:
             return
@@ -149,7 +149,7 @@ class KeyInfoContract(Contract):
         }
 
     def test_the_conf_digest_is_the_confs(self, harness: Harness) -> None:
-        """conf_digest is the digest of the conf as written, in 52 characters of base32."""
+        """C1.6: conf_digest is the digest of the conf as written, in 52 characters of base32."""
         conf = harness.conf(harness.wrapping, tags={"team": "blue"}, rotation_period=180)
         made = harness.main.client.generate_key(conf)
         assert made.conf_digest == conf.digest
@@ -159,7 +159,7 @@ class KeyInfoContract(Contract):
         assert bare.digest != conf.digest
 
     def test_facts_never_change(self, harness: Harness) -> None:
-        """Whatever happens to a key, its facts stay the same."""
+        """C1.3: Whatever happens to a key, its facts stay the same."""
         client, info = harness.main.client, harness.generate()
         client.rotate_key(info)
         assert client.get_key(info.name) == info
@@ -172,7 +172,7 @@ class KeyInfoContract(Contract):
         assert harness.connect().client.get_key(info.name).to_json() == info.to_json()
 
     def test_a_fresh_keys_status(self, harness: Harness) -> None:
-        """A new key is ENABLED, has one version at most to show, and no destruction before it."""
+        """C1.11: A new key is ENABLED, has one version at most to show, and no destruction before it."""
         for kind in (harness.wrapping, harness.signing):
             info = harness.generate(kind)
             status = harness.main.client.describe_key(info)
@@ -192,12 +192,12 @@ class KeyInfoContract(Contract):
 
     @FORMS
     def test_the_json_is_read_from_every_form(self, harness: Harness, form: Form) -> None:
-        """bytes, bytearray and memoryview behave the same."""
+        """C2.10: bytes, bytearray and memoryview behave the same."""
         data = harness.wrapping_key().to_json()
         assert UnverifiedKeyInfo.from_json(form(data)).to_json() == data
 
     def test_damaged_json_is_refused_or_means_what_it_says(self, harness: Harness) -> None:
-        """Any other bytes are refused, or are the canonical JSON of other facts: never read loosely."""
+        """C1.7: Any other bytes are refused, or are the canonical JSON of other facts: never read loosely."""
         data = harness.wrapping_key().to_json()
         for damaged in (*cut(data), data + b"\n", b" " + data, data.replace(b",", b", ")):
             with pytest.raises(InvalidArgumentError):
@@ -213,6 +213,6 @@ class KeyInfoContract(Contract):
     def test_other_spellings_of_a_uri_are_refused(
         self, harness: Harness, spelling: Callable[[str], str]
     ) -> None:
-        """A key URI has one spelling."""
+        """C1.9: A key URI has one spelling."""
         with pytest.raises(InvalidArgumentError):
             KeyURI.parse(spelling(str(harness.wrapping_key().uri)))

@@ -78,14 +78,14 @@ class LifecycleContract(Contract):
 
     @each("name", _NAMES)
     def test_a_name_outside_the_limits_is_refused_unsent(self, harness: Harness, name: str) -> None:
-        """A key's name has 2 to 63 of a-z, 0-9 and single hyphens, a letter first, no hyphen last."""
+        """C2.1: A key's name has 2 to 63 of a-z, 0-9 and single hyphens, a letter first, no hyphen last."""
         connection = harness.main
         with connection.quiet(), pytest.raises(InvalidArgumentError) as caught:
             connection.client.generate_key(harness.conf(harness.wrapping, name=name))
         assert type(caught.value) is InvalidArgumentError
 
     def test_the_longest_name_is_kept(self, harness: Harness) -> None:
-        """A name of 63 characters is as good as any, and is given back as it was."""
+        """C2.1: A name of 63 characters is as good as any, and is given back as it was."""
         name = f"{harness.name()}-".ljust(63, "z")
         made = harness.main.client.generate_key(harness.conf(harness.wrapping, name=name))
         assert made.name == name
@@ -93,13 +93,13 @@ class LifecycleContract(Contract):
 
     @each("tags", _TAGS)
     def test_tags_outside_the_limits_are_refused_unsent(self, harness: Harness, tags: dict[str, str]) -> None:
-        """At most 10 tags, in small letters, digits, _ and -; names beginning with anykms are reserved."""
+        """C2.2: At most 10 tags, in small letters, digits, _ and -; names beginning with anykms are reserved."""
         with harness.main.quiet(), pytest.raises(InvalidArgumentError) as caught:
             harness.main.client.generate_key(harness.conf(harness.wrapping, tags=tags))
         assert type(caught.value) is InvalidArgumentError
 
     def test_tags_at_the_limits_are_kept(self, harness: Harness) -> None:
-        """Ten tags, the longest name, the longest and the empty value are kept exactly."""
+        """C2.2: Ten tags, the longest name, the longest and the empty value are kept exactly."""
         tags = {f"tag{n}": str(n) for n in range(8)} | {"a" * 63: "b" * 63, "c_-9": ""}
         made = harness.main.client.generate_key(harness.conf(harness.wrapping, tags=tags))
         assert dict(made.tags) == tags
@@ -107,7 +107,7 @@ class LifecycleContract(Contract):
 
     @each("days", {str(days): days for days in (-1, 0, 6, 31, 90)})
     def test_a_destroy_window_outside_the_limits_is_refused_unsent(self, harness: Harness, days: int) -> None:
-        """A destroy window is 7 to 30 whole days."""
+        """C2.3: A destroy window is 7 to 30 whole days."""
         with harness.main.quiet(), pytest.raises(InvalidArgumentError) as caught:
             harness.main.client.generate_key(harness.conf(harness.wrapping, destroy_window=days))
         assert type(caught.value) is InvalidArgumentError
@@ -116,14 +116,14 @@ class LifecycleContract(Contract):
     def test_a_rotation_period_outside_the_limits_is_refused_unsent(
         self, harness: Harness, days: int
     ) -> None:
-        """A rotation period is 90 to 2560 whole days."""
+        """C2.4: A rotation period is 90 to 2560 whole days."""
         with harness.main.quiet(), pytest.raises(InvalidArgumentError) as caught:
             harness.main.client.generate_key(harness.conf(harness.wrapping, rotation_period=days))
         assert type(caught.value) is InvalidArgumentError
 
     @each("days", {"90": 90, "2560": 2560})
     def test_a_rotation_period_at_the_limits_is_kept(self, harness: Harness, days: int) -> None:
-        """The rotation period is the one asked for, and the status says when it is due."""
+        """C2.4: The rotation period is the one asked for, and the status says when it is due."""
         made = harness.main.client.generate_key(harness.conf(harness.wrapping, rotation_period=days))
         status = harness.main.client.describe_key(made)
         assert status.rotation_period == days
@@ -133,7 +133,9 @@ class LifecycleContract(Contract):
     # Generate
 
     def test_the_default_key_wraps(self, harness: Harness) -> None:
-        """Without an algorithm an ENCRYPT_DECRYPT key gets the provider's default, which authenticates senders."""
+        """C3.1: Without an algorithm an ENCRYPT_DECRYPT key gets the provider's default, which authenticates
+        senders.
+        """
         made = harness.main.client.generate_key(KeyConf(harness.name(), KeyPurpose.ENCRYPT_DECRYPT))
         assert made.algorithm is harness.wrapping.algorithm
         assert made.key_size == harness.wrapping.key_size
@@ -142,7 +144,7 @@ class LifecycleContract(Contract):
 
     @each("kind", {"wrapping": None, "ES256": ES256, "HS256": HS256, "RSA-OAEP-256-2048": OAEP})
     def test_create_twice_is_refused_and_leaves_nothing(self, harness: Harness, kind: KeyKind | None) -> None:
-        """A live key's name is KeyExistsError; the key that has it is untouched and no other appears."""
+        """C3.3: A live key's name is KeyExistsError; the key that has it is untouched and no other appears."""
         made = harness.shared(kind or harness.wrapping)
         if made is None:
             return
@@ -156,14 +158,14 @@ class LifecycleContract(Contract):
         assert sorted(str(info.uri) for info in harness.main.client.list_keys()) == listed
 
     def test_the_name_of_a_disabled_key_is_taken(self, harness: Harness) -> None:
-        """A disabled key is a live key: its name is KeyExistsError."""
+        """C3.3: A disabled key is a live key: its name is KeyExistsError."""
         made = harness.generate()
         harness.main.client.disable_key(made)
         with pytest.raises(KeyExistsError):
             harness.main.client.generate_key(harness.conf(harness.wrapping, name=made.name))
 
     def test_the_name_of_a_key_pending_destruction_is_reserved(self, harness: Harness) -> None:
-        """The name of a key pending destruction is NameReservedError, and the key can still be taken back."""
+        """C3.4: The name of a key pending destruction is NameReservedError, and the key can still be taken back."""
         made = harness.generate()
         harness.main.client.schedule_destruction(made)
         with pytest.raises(NameReservedError) as caught:
@@ -173,7 +175,7 @@ class LifecycleContract(Contract):
         assert harness.main.client.describe_key(made).state is KeyState.DISABLED
 
     def test_a_destroyed_keys_name_never_names_the_old_key(self, harness: Harness) -> None:
-        """After destruction a name is reserved; where it can come back, the new key has another URI."""
+        """C3.4: After destruction a name is reserved; where it can come back, the new key has another URI."""
         if harness.advance is None:
             _vanishes_by_report(harness)
             return
@@ -201,7 +203,7 @@ class LifecycleContract(Contract):
     def test_a_key_that_differs_from_its_conf_is_disabled(
         self, harness: Harness, change: dict[str, Any]
     ) -> None:
-        """generate_key reads the key back; what three reads confirm to differ is KeyConfMismatchError."""
+        """C3.2: generate_key reads the key back; what three reads confirm to differ is KeyConfMismatchError."""
         connection = harness.connect()
         seam = connection.seam
         conf = harness.conf(harness.wrapping, tags={"team": "blue"}, rotation_period=180)
@@ -225,7 +227,7 @@ class LifecycleContract(Contract):
     def test_a_key_of_another_algorithm_or_size_is_disabled(
         self, harness: Harness, wanted: KeyKind, change: dict[str, Any]
     ) -> None:
-        """A key of another algorithm or size than asked for is KeyConfMismatchError, and disabled."""
+        """C3.2: A key of another algorithm or size than asked for is KeyConfMismatchError, and disabled."""
         if not harness.supports(wanted):
             harness.refuses(wanted)
             return
@@ -239,7 +241,7 @@ class LifecycleContract(Contract):
         assert harness.main.client.describe_key(left).state is KeyState.DISABLED
 
     def test_differing_reads_are_forgiven_until_the_third(self, harness: Harness) -> None:
-        """A read that lags is no mismatch: only three in a row are."""
+        """C3.2: A read that lags is no mismatch: only three in a row are."""
         connection = harness.connect()
         reads: list[KeyStatus] = []
 
@@ -255,7 +257,7 @@ class LifecycleContract(Contract):
     # Find
 
     def test_a_key_is_found_by_name_and_by_uri(self, harness: Harness) -> None:
-        """A key is the same by its name and by its canonical URI, in every connection."""
+        """C3.5: A key is the same by its name and by its canonical URI, in every connection."""
         made = harness.wrapping_key()
         other = harness.connect().client
         assert other.get_key(made.name) == made
@@ -263,13 +265,13 @@ class LifecycleContract(Contract):
         assert other.key(made.name).info == made
 
     def test_an_unknown_name_is_not_found(self, harness: Harness) -> None:
-        """A name that no key has is KeyNotFoundError."""
+        """C3.5: A name that no key has is KeyNotFoundError."""
         with pytest.raises(KeyNotFoundError) as caught:
             harness.main.client.get_key(harness.name())
         assert type(caught.value) is KeyNotFoundError
 
     def test_the_list_holds_every_key_but_destroyed_ones(self, harness: Harness) -> None:
-        """list_keys gives the keys that anykms made, in every state but DESTROYED."""
+        """C3.6: list_keys gives the keys that anykms made, in every state but DESTROYED."""
         client = harness.main.client
         made = {state: harness.generate() for state in _LIVE_STATES}
         for state, info in made.items():
@@ -289,7 +291,7 @@ class LifecycleContract(Contract):
     # States
 
     def test_disable_and_enable(self, harness: Harness) -> None:
-        """A key can be disabled and enabled; doing it again changes nothing."""
+        """C3.7: A key can be disabled and enabled; doing it again changes nothing."""
         client, made = harness.main.client, harness.generate()
         for _ in range(2):
             client.disable_key(made)
@@ -301,7 +303,7 @@ class LifecycleContract(Contract):
         assert client.key(made).wrap(bytes(32), context={})
 
     def test_a_scheduled_destruction_says_when(self, harness: Harness) -> None:
-        """schedule_destruction returns the moment, which the status repeats: UTC, whole seconds."""
+        """C3.8: schedule_destruction returns the moment, which the status repeats: UTC, whole seconds."""
         client, made = harness.main.client, harness.generate()
         due = client.schedule_destruction(made)
         status = client.describe_key(made)
@@ -313,7 +315,7 @@ class LifecycleContract(Contract):
 
     @each("days", {"7": 7, "30": 30})
     def test_the_destroy_window_is_kept_exactly(self, harness: Harness, days: int) -> None:
-        """A destroy window is kept to the day, or refused before the key is made."""
+        """C2.3: A destroy window is kept to the day, or refused before the key is made."""
         client = harness.main.client
         conf = harness.conf(harness.wrapping, destroy_window=days)
         calls = harness.main.seam.count(Operation.GENERATE_KEY)
@@ -329,7 +331,7 @@ class LifecycleContract(Contract):
         assert timedelta(0) <= due - made.created_at - timedelta(days=days) < timedelta(hours=1)
 
     def test_a_cancelled_destruction_gives_a_disabled_key(self, harness: Harness) -> None:
-        """Cancelling a destruction gives DISABLED, never ENABLED; the key then works once enabled."""
+        """C3.9: Cancelling a destruction gives DISABLED, never ENABLED; the key then works once enabled."""
         client, made = harness.main.client, harness.generate()
         wrapped = client.key(made).wrap(bytes(range(32)), context={})
         client.schedule_destruction(made)
@@ -341,14 +343,14 @@ class LifecycleContract(Contract):
         assert client.key(made).unwrap(wrapped, context={}) == bytes(range(32))
 
     def test_what_is_not_scheduled_cannot_be_cancelled(self, harness: Harness) -> None:
-        """Cancelling a destruction that nobody scheduled is KeyStateError, and changes nothing."""
+        """C3.9: Cancelling a destruction that nobody scheduled is KeyStateError, and changes nothing."""
         client, made = harness.main.client, harness.generate()
         with pytest.raises(KeyStateError):
             client.cancel_destruction(made)
         assert client.describe_key(made).state is KeyState.ENABLED
 
     def test_a_destroyed_key_is_gone(self, harness: Harness) -> None:
-        """By KeyInfo a destroyed key is KeyDestroyedError, by name KeyNotFoundError, for good."""
+        """C3.10: By KeyInfo a destroyed key is KeyDestroyedError, by name KeyNotFoundError, for good."""
         if harness.advance is None:
             _vanishes_by_report(harness)
             return
@@ -366,7 +368,7 @@ class LifecycleContract(Contract):
                 connection.client.cancel_destruction(made)
 
     def test_destruction_waits_for_its_window(self, harness: Harness) -> None:
-        """Until the window has passed the destruction can be cancelled."""
+        """C3.8: Until the window has passed the destruction can be cancelled."""
         client, made = harness.main.client, harness.generate()
         due = client.schedule_destruction(made)
         harness.let_pass(due - made.created_at - timedelta(hours=1))
@@ -377,7 +379,7 @@ class LifecycleContract(Contract):
     # Rotation
 
     def test_rotation_makes_a_new_version_of_the_same_key(self, harness: Harness) -> None:
-        """After a rotation the key's facts are the same and new wraps use another version."""
+        """C3.11: After a rotation the key's facts are the same and new wraps use another version."""
         client, made = harness.main.client, harness.generate()
         before = client.describe_key(made)
         after = client.rotate_key(made)
@@ -395,7 +397,7 @@ class LifecycleContract(Contract):
             assert {v.id for v in before.versions} < {v.id for v in after.versions}
 
     def test_old_messages_open_after_rotation_in_a_new_process(self, harness: Harness) -> None:
-        """What an old version wrapped opens after rotations, also in a process that saw none of them."""
+        """C3.11: What an old version wrapped opens after rotations, also in a process that saw none of them."""
         client, made = harness.main.client, harness.generate()
         ring = Keyring([client.key(made)])
         messages = [ring.encrypt(b"before", context={"n": "1"}, aad=b"a")]
@@ -411,7 +413,7 @@ class LifecycleContract(Contract):
 
     @each("kind", {"ES256": ES256, "HS256": HS256, "RSA-OAEP-256-2048": OAEP})
     def test_other_purposes_do_not_rotate(self, harness: Harness, kind: KeyKind) -> None:
-        """A signing, MAC or decryption key has one version for life: Unsupported, and nothing is sent."""
+        """C3.12: A signing, MAC or decryption key has one version for life: Unsupported, and nothing is sent."""
         made = harness.shared(kind)
         if made is None:
             return
@@ -423,7 +425,7 @@ class LifecycleContract(Contract):
     # Arguments
 
     def test_facts_without_a_seal_name_no_key(self, harness: Harness) -> None:
-        """Facts read from bytes are no KeyInfo: every method refuses them with TypeError, unsent."""
+        """C1.8: Facts read from bytes are no KeyInfo: every method refuses them with TypeError, unsent."""
         client, made = harness.main.client, harness.wrapping_key()
         unverified = UnverifiedKeyInfo.from_json(made.to_json())
         with harness.main.quiet():
@@ -432,7 +434,7 @@ class LifecycleContract(Contract):
                     method(unverified)
 
     def test_another_providers_facts_are_refused(self, harness: Harness) -> None:
-        """A KeyInfo of another provider is InvalidArgumentError, unsent."""
+        """C1.10: A KeyInfo of another provider is InvalidArgumentError, unsent."""
         foreign = replace(harness.wrapping_key(), provider="elsewhere")
         with harness.main.quiet():
             for method in _takes_key_info(harness.main.client):

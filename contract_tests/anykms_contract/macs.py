@@ -17,7 +17,7 @@ class MACContract(Contract):
 
     @of_kinds(MAC_KINDS)
     def test_a_tag_verifies(self, harness: Harness, kind: KeyKind) -> None:
-        """A tag has the digest's size, is the same each time, and verifies on any connection."""
+        """C6.1: A tag has the digest's size, is the same each time, and verifies on any connection."""
         info = harness.shared(kind)
         if info is None:
             return
@@ -30,7 +30,7 @@ class MACContract(Contract):
 
     @of_kinds(MAC_KINDS)
     def test_every_other_tag_is_refused(self, harness: Harness, kind: KeyKind) -> None:
-        """A tag with any byte changed is InvalidMacError."""
+        """C6.2: A tag with any byte changed is InvalidMacError."""
         info = harness.shared(kind)
         if info is None:
             return
@@ -42,7 +42,7 @@ class MACContract(Contract):
 
     @of_kinds(MAC_KINDS)
     def test_a_tag_of_another_length_is_refused_unsent(self, harness: Harness, kind: KeyKind) -> None:
-        """Cut, longer and empty tags are InvalidMacError, and nobody is asked."""
+        """C6.2: Cut, longer and empty tags are InvalidMacError, and nobody is asked."""
         info = harness.shared(kind)
         if info is None:
             return
@@ -56,7 +56,7 @@ class MACContract(Contract):
 
     @of_kinds(MAC_KINDS)
     def test_another_message_or_key_is_refused(self, harness: Harness, kind: KeyKind) -> None:
-        """A tag belongs to one message and one key."""
+        """C6.2: A tag belongs to one message and one key."""
         info, other = harness.shared(kind), harness.shared(kind, "second")
         if info is None or other is None:
             return
@@ -72,7 +72,7 @@ class MACContract(Contract):
 
     @of_kinds(MAC_KINDS)
     def test_message_sizes(self, harness: Harness, kind: KeyKind) -> None:
-        """1 to 4096 bytes are MACed; none and 4097 are InvalidArgumentError, unsent."""
+        """C2.7: 1 to 4096 bytes are MACed; none and 4097 are InvalidArgumentError, unsent."""
         info = harness.shared(kind)
         if info is None:
             return
@@ -92,7 +92,7 @@ class MACContract(Contract):
 
     @FORMS
     def test_bytes_like_forms_are_the_same(self, harness: Harness, form: Form) -> None:
-        """bytes, bytearray and memoryview behave the same."""
+        """C2.10: bytes, bytearray and memoryview behave the same."""
         info = harness.shared(MAC_KINDS[0])
         if info is None:
             return
@@ -103,7 +103,7 @@ class MACContract(Contract):
 
     @NOT_BYTES
     def test_other_types_are_a_type_error(self, harness: Harness, wrong: bytes) -> None:
-        """What is not bytes-like is TypeError, unsent."""
+        """C2.10: What is not bytes-like is TypeError, unsent."""
         info = harness.shared(MAC_KINDS[0])
         if info is None:
             return
@@ -119,7 +119,7 @@ class MACContract(Contract):
 
     @each("purpose", {"wrapping": "wrapping", "signing": "signing"})
     def test_keys_of_another_purpose_make_no_macs(self, harness: Harness, purpose: str) -> None:
-        """mac and verify_mac under a key of another purpose are KeyUsageError, unsent."""
+        """C1.1: mac and verify_mac under a key of another purpose are KeyUsageError, unsent."""
         info = harness.wrapping_key() if purpose == "wrapping" else harness.signing_key()
         key = harness.main.key(info)
         with harness.main.quiet():

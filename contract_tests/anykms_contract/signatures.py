@@ -61,7 +61,7 @@ class SigningContract(Contract):
 
     @of_kinds(SIGNING_KINDS)
     def test_a_signature_verifies_everywhere(self, harness: Harness, kind: KeyKind) -> None:
-        """A signature verifies by the key, by its public key alone, and in another library."""
+        """C5.1: A signature verifies by the key, by its public key alone, and in another library."""
         info = harness.shared(kind)
         if info is None:
             return
@@ -75,7 +75,9 @@ class SigningContract(Contract):
 
     @of_kinds(SIGNING_KINDS)
     def test_the_public_key_is_the_pinned_one(self, harness: Harness, kind: KeyKind) -> None:
-        """The public key is canonical SPKI, whose SHA-256 is the KeyInfo's fingerprint and the version's."""
+        """C1.5, C5.2: The public key is canonical SPKI, whose SHA-256 is the KeyInfo's fingerprint and the
+        version's.
+        """
         info = harness.shared(kind)
         if info is None:
             return
@@ -90,7 +92,7 @@ class SigningContract(Contract):
 
     @of_kinds(SIGNING_KINDS)
     def test_the_public_key_survives_every_encoding(self, harness: Harness, kind: KeyKind) -> None:
-        """SPKI, PEM and JWK give the same public key back."""
+        """C5.2: SPKI, PEM and JWK give the same public key back."""
         info = harness.shared(kind)
         if info is None:
             return
@@ -102,7 +104,7 @@ class SigningContract(Contract):
 
     @of_kinds(SIGNING_KINDS)
     def test_another_message_or_key_is_refused(self, harness: Harness, kind: KeyKind) -> None:
-        """A signature belongs to one message and one key; else InvalidSignatureError."""
+        """C5.3: A signature belongs to one message and one key; else InvalidSignatureError."""
         info = harness.shared(kind)
         if info is None:
             return
@@ -118,7 +120,7 @@ class SigningContract(Contract):
 
     @of_kinds(SIGNING_KINDS)
     def test_a_damaged_signature_is_refused(self, harness: Harness, kind: KeyKind) -> None:
-        """A signature flipped anywhere, cut, over-padded or empty is InvalidSignatureError, in one text."""
+        """C5.3: A signature flipped anywhere, cut, over-padded or empty is InvalidSignatureError, in one text."""
         info = harness.shared(kind)
         if info is None:
             return
@@ -134,7 +136,7 @@ class SigningContract(Contract):
 
     @of_kinds(_ECDSA)
     def test_ecdsa_signatures_have_two_encodings(self, harness: Harness, kind: KeyKind) -> None:
-        """DER unless P1363 is asked for: r and s at the curve's exact width. Each converts to the other."""
+        """C5.4: DER unless P1363 is asked for: r and s at the curve's exact width. Each converts to the other."""
         info = harness.shared(kind)
         if info is None:
             return
@@ -152,7 +154,7 @@ class SigningContract(Contract):
 
     @of_kinds(_ECDSA)
     def test_leading_zeros_of_r_and_s_are_kept(self, harness: Harness, kind: KeyKind) -> None:
-        """However short r or s is, DER is minimal and P1363 has its exact width, from either encoding."""
+        """C5.4: However short r or s is, DER is minimal and P1363 has its exact width, from either encoding."""
         info = harness.shared(kind)
         if info is None:
             return
@@ -178,7 +180,7 @@ class SigningContract(Contract):
 
     @of_kinds(_ECDSA)
     def test_malformed_ecdsa_signatures_are_refused(self, harness: Harness, kind: KeyKind) -> None:
-        """DER is minimal and P1363 of exact width; r and s are in 1..n-1. All else is InvalidSignatureError."""
+        """C5.4: DER is minimal and P1363 of exact width; r and s are in 1..n-1. All else is InvalidSignatureError."""
         info = harness.shared(kind)
         if info is None:
             return
@@ -212,7 +214,7 @@ class SigningContract(Contract):
 
     @of_kinds(_PSS)
     def test_pss_salts_of_another_length_are_refused(self, harness: Harness, kind: KeyKind) -> None:
-        """A PSS signature has a salt as long as its digest, when made and when verified."""
+        """C5.5: A PSS signature has a salt as long as its digest, when made and when verified."""
         info = harness.shared(kind)
         if info is None:
             return
@@ -237,7 +239,7 @@ class SigningContract(Contract):
 
     @of_kinds(_RSA)
     def test_rsa_paddings_are_not_confused(self, harness: Harness, kind: KeyKind) -> None:
-        """A signature by the same RSA key with another padding or digest is InvalidSignatureError."""
+        """C5.5: A signature by the same RSA key with another padding or digest is InvalidSignatureError."""
         info = harness.shared(kind)
         if info is None:
             return
@@ -250,7 +252,7 @@ class SigningContract(Contract):
 
     @of_kinds(_DIGESTED)
     def test_a_digest_can_be_brought(self, harness: Harness, kind: KeyKind) -> None:
-        """prehashed takes the digest itself, of its exact length; the signature is the message's."""
+        """C5.6: prehashed takes the digest itself, of its exact length; the signature is the message's."""
         info = harness.shared(kind)
         if info is None:
             return
@@ -271,7 +273,7 @@ class SigningContract(Contract):
 
     @of_kinds(_WHOLE)
     def test_whole_message_algorithms_take_no_digest(self, harness: Harness, kind: KeyKind) -> None:
-        """prehashed with Ed25519 or ML-DSA is UnsupportedOperationError, unsent."""
+        """C5.6: prehashed with Ed25519 or ML-DSA is UnsupportedOperationError, unsent."""
         info = harness.shared(kind)
         if info is None:
             return
@@ -285,7 +287,7 @@ class SigningContract(Contract):
 
     @of_kinds(_WHOLE)
     def test_whole_messages_have_limits(self, harness: Harness, kind: KeyKind) -> None:
-        """Ed25519 and ML-DSA sign 1 to 4096 bytes; none and 4097 are InvalidArgumentError, unsent."""
+        """C2.7: Ed25519 and ML-DSA sign 1 to 4096 bytes; none and 4097 are InvalidArgumentError, unsent."""
         info = harness.shared(kind)
         if info is None:
             return
@@ -302,7 +304,7 @@ class SigningContract(Contract):
 
     @of_kinds(_DIGESTED)
     def test_digested_messages_have_any_size(self, harness: Harness, kind: KeyKind) -> None:
-        """Where a digest is signed the message is hashed here and has any size, none included."""
+        """C2.7: Where a digest is signed the message is hashed here and has any size, none included."""
         info = harness.shared(kind)
         if info is None:
             return
@@ -312,7 +314,7 @@ class SigningContract(Contract):
 
     @FORMS
     def test_bytes_like_forms_are_the_same(self, harness: Harness, form: Form) -> None:
-        """bytes, bytearray and memoryview behave the same."""
+        """C2.10: bytes, bytearray and memoryview behave the same."""
         key = harness.main.key(harness.signing_key())
         signature = key.sign(form(_MESSAGE))
         assert isinstance(signature, bytes)
@@ -321,7 +323,7 @@ class SigningContract(Contract):
 
     @NOT_BYTES
     def test_other_types_are_a_type_error(self, harness: Harness, wrong: bytes) -> None:
-        """What is not bytes-like is TypeError, unsent."""
+        """C2.10: What is not bytes-like is TypeError, unsent."""
         key = harness.main.key(harness.signing_key())
         signature = key.sign(_MESSAGE)
         with harness.main.quiet():
@@ -334,7 +336,7 @@ class SigningContract(Contract):
 
     @each("encoding", {"unknown": "der", "empty": "", "jose": "JOSE"})
     def test_unknown_encodings_are_refused_unsent(self, harness: Harness, encoding: str) -> None:
-        """An encoding is DER or P1363; any other is InvalidArgumentError, unsent."""
+        """C5.9: An encoding is DER or P1363; any other is InvalidArgumentError, unsent."""
         key = harness.main.key(harness.signing_key())
         with harness.main.quiet():
             with pytest.raises(InvalidArgumentError):
@@ -343,7 +345,7 @@ class SigningContract(Contract):
                 key.verify(_MESSAGE, bytes(64), encoding=encoding)
 
     def test_wrapping_keys_do_not_sign(self, harness: Harness) -> None:
-        """sign, verify and public_key of an ENCRYPT_DECRYPT key are KeyUsageError, unsent."""
+        """C1.1: sign, verify and public_key of an ENCRYPT_DECRYPT key are KeyUsageError, unsent."""
         key = harness.main.key(harness.wrapping_key())
         with harness.main.quiet():
             refuses(
@@ -359,7 +361,7 @@ class SigningContract(Contract):
     def test_a_faulty_signature_is_never_returned(
         self, harness: Harness, change: Callable[[bytes], bytes]
     ) -> None:
-        """A signature that does not verify with the pinned public key is IntegrityError, not an answer."""
+        """C5.7: A signature that does not verify with the pinned public key is IntegrityError, not an answer."""
         connection = harness.connect()
         connection.seam.answer(Operation.SIGN, change)
         with pytest.raises(IntegrityError) as caught:
@@ -367,7 +369,7 @@ class SigningContract(Contract):
         assert type(caught.value) is IntegrityError
 
     def test_another_public_key_is_refused(self, harness: Harness) -> None:
-        """A public key without the pinned fingerprint is IntegrityError in every operation that needs it."""
+        """C5.2: A public key without the pinned fingerprint is IntegrityError in every operation that needs it."""
         info, other = harness.signing_key(), harness.signing_key("second")
         signature = harness.main.key(info).sign(_MESSAGE)
         spki = harness.main.key(other).public_key().spki
@@ -384,7 +386,9 @@ class SigningContract(Contract):
     # State
 
     def test_verification_ends_with_the_key(self, harness: Harness) -> None:
-        """verify and public_key read the state: once disabled both are refused; the public key alone goes on."""
+        """C4.1, C5.8: verify and public_key read the state: once disabled both are refused; the public key
+        alone goes on.
+        """
         info = harness.generate(harness.signing)
         signature = harness.main.key(info).sign(_MESSAGE)
         public_key = harness.main.key(info).public_key()
@@ -403,7 +407,7 @@ class SigningContract(Contract):
         assert type(caught.value) is KeyDisabledError
 
     def test_a_state_is_read_once_per_ttl(self, harness: Harness) -> None:
-        """verify believes a status for state_ttl seconds, 60 unless set, and then reads it again."""
+        """C4.3: verify believes a status for state_ttl seconds, 60 unless set, and then reads it again."""
         info, connection = harness.signing_key(), harness.connect()
         key = connection.key(info)
         signature = harness.main.key(info).sign(_MESSAGE)
@@ -418,7 +422,7 @@ class SigningContract(Contract):
         assert connection.seam.count(Operation.DESCRIBE_KEY) == 2
 
     def test_verification_fails_closed(self, harness: Harness) -> None:
-        """A state that cannot be read is that error, whatever the signature."""
+        """C4.4: A state that cannot be read is that error, whatever the signature."""
         info, connection = harness.signing_key(), harness.connect()
         signature = harness.main.key(info).sign(_MESSAGE)
         connection.seam.fail(Operation.DESCRIBE_KEY, lambda: UnavailableError("injected"), times=99)
@@ -428,7 +432,7 @@ class SigningContract(Contract):
         connection.key(info).verify(_MESSAGE, signature)
 
     def test_a_public_key_needs_nobody(self, harness: Harness) -> None:
-        """PublicKey.verify needs neither network nor state."""
+        """C5.8: PublicKey.verify needs neither network nor state."""
         key = harness.main.key(harness.signing_key())
         signature, public_key = key.sign(_MESSAGE), key.public_key()
         with harness.main.quiet():

@@ -132,7 +132,7 @@ class StateContract(Contract):
 
     @_CRYPTO
     def test_cryptography_in_every_state(self, harness: Harness, use: str, state: KeyState) -> None:
-        """In any state but ENABLED every cryptographic operation raises the state's own error once it is seen."""
+        """C4.1: In any state but ENABLED every cryptographic operation raises the state's own error once it is seen."""
         chosen = _USES[use]
         found = _key_in(harness, chosen.kind(harness), state)
         if found is None:
@@ -156,7 +156,9 @@ class StateContract(Contract):
 
     @_CRYPTO
     def test_cryptography_in_every_state_unseen(self, harness: Harness, use: str, state: KeyState) -> None:
-        """A process that has seen nothing of the key gets the same from the provider, or reads the state first."""
+        """C4.1: A process that has seen nothing of the key gets the same from the provider, or reads the state
+        first.
+        """
         chosen = _USES[use]
         found = _key_in(harness, chosen.kind(harness), state)
         if found is None:
@@ -181,7 +183,7 @@ class StateContract(Contract):
 
     @_LIFECYCLE
     def test_the_lifecycle_in_every_state(self, harness: Harness, operation: str, state: KeyState) -> None:
-        """Each lifecycle operation leads to one state or to one error, and an error changes nothing."""
+        """C4.2: Each lifecycle operation leads to one state or to one error, and an error changes nothing."""
         outcome = LIFECYCLE_TABLE[operation][state]
         info = harness.generate()
         if not harness.really_reaches(state):
@@ -209,7 +211,7 @@ class StateContract(Contract):
             assert harness.connect().client.describe_key(info).state is state
 
     def test_our_own_changes_are_seen_at_once(self, harness: Harness) -> None:
-        """A client's own lifecycle calls drop what it remembers of the state."""
+        """C4.3: A client's own lifecycle calls drop what it remembers of the state."""
         info, connection = harness.generate(harness.signing), harness.connect()
         key, client = connection.key(info), connection.client
         signature = key.sign(_MESSAGE)
@@ -229,7 +231,7 @@ class StateContract(Contract):
         key.verify(_MESSAGE, signature)
 
     def test_a_remembered_state_lasts_no_longer_than_its_ttl(self, harness: Harness) -> None:
-        """A key enabled elsewhere works here once the remembered state is state_ttl old."""
+        """C4.3: A key enabled elsewhere works here once the remembered state is state_ttl old."""
         info, connection = harness.generate(), harness.connect()
         harness.bring(info, KeyState.DISABLED)
         connection.client.describe_key(info)
@@ -242,7 +244,7 @@ class StateContract(Contract):
         connection.key(info).wrap(_SECRET, context={})
 
     def test_reads_must_agree_before_a_change_returns(self, harness: Harness) -> None:
-        """A lifecycle call returns when consecutive reads agree, not when the first does."""
+        """C4.5: A lifecycle call returns when consecutive reads agree, not when the first does."""
         info, connection = harness.generate(), harness.connect()
         connection.client.disable_key(info)
         assert connection.seam.count(Operation.DESCRIBE_KEY) == 2

@@ -83,7 +83,7 @@ class WrappingContract(Contract):
 
     @of_kinds(WRAPPING_KINDS)
     def test_unwrap_gives_back_what_was_wrapped(self, harness: Harness, kind: KeyKind) -> None:
-        """unwrap gives the 32 bytes back, on any connection, under the same context in any order."""
+        """C8.1: unwrap gives the 32 bytes back, on any connection, under the same context in any order."""
         info = harness.shared(kind)
         if info is None:
             return
@@ -95,7 +95,7 @@ class WrappingContract(Contract):
 
     @of_kinds(WRAPPING_KINDS)
     def test_wrapping_twice_gives_different_bytes(self, harness: Harness, kind: KeyKind) -> None:
-        """Nothing shows that two wrapped keys are equal."""
+        """C8.1: Nothing shows that two wrapped keys are equal."""
         info = harness.shared(kind)
         if info is None:
             return
@@ -104,7 +104,7 @@ class WrappingContract(Contract):
 
     @each("context", _GOOD_CONTEXTS)
     def test_a_context_within_the_limits_is_bound(self, harness: Harness, context: dict[str, str]) -> None:
-        """Up to 32 pairs and 4096 canonical bytes of any Unicode, compared code point by code point."""
+        """C2.5: Up to 32 pairs and 4096 canonical bytes of any Unicode, compared code point by code point."""
         key = harness.main.key(harness.wrapping_key())
         wrapped = key.wrap(_SECRET, context=context)
         assert key.unwrap(wrapped, context=context) == _SECRET
@@ -116,7 +116,9 @@ class WrappingContract(Contract):
     def test_a_context_outside_the_limits_is_refused_unsent(
         self, harness: Harness, context: dict[str, str]
     ) -> None:
-        """A context beyond its limits, with an empty part, a surrogate or a reserved name is InvalidArgumentError."""
+        """C2.5: A context beyond its limits, with an empty part, a surrogate or a reserved name is
+        InvalidArgumentError.
+        """
         key = harness.main.key(harness.wrapping_key())
         wrapped = key.wrap(_SECRET, context={})
         with harness.main.quiet():
@@ -128,7 +130,7 @@ class WrappingContract(Contract):
 
     @each("context", NO_CONTEXTS)
     def test_what_is_no_context_is_a_type_error(self, harness: Harness, context: dict[str, str]) -> None:
-        """A context is a mapping of str to str, and never left out; anything else is TypeError, unsent."""
+        """C2.5: A context is a mapping of str to str, and never left out; anything else is TypeError, unsent."""
         key = harness.main.key(harness.wrapping_key())
         with harness.main.quiet():
             with pytest.raises(TypeError):
@@ -138,7 +140,7 @@ class WrappingContract(Contract):
 
     @each("context", WRONG_CONTEXTS)
     def test_another_context_does_not_open(self, harness: Harness, context: dict[str, str]) -> None:
-        """Under any other context a wrapped key is InvalidCiphertextError, on every provider."""
+        """C8.2: Under any other context a wrapped key is InvalidCiphertextError, on every provider."""
         key = harness.main.key(harness.wrapping_key())
         wrapped = key.wrap(_SECRET, context=_CONTEXT)
         with pytest.raises(InvalidCiphertextError) as caught:
@@ -147,7 +149,7 @@ class WrappingContract(Contract):
 
     @of_kinds(WRAPPING_KINDS)
     def test_another_key_is_not_asked(self, harness: Harness, kind: KeyKind) -> None:
-        """What was wrapped under another key is KeyNotAllowedError, and no provider is called."""
+        """C8.3: What was wrapped under another key is KeyNotAllowedError, and no provider is called."""
         info, other = harness.shared(kind), harness.shared(kind, "second")
         if info is None or other is None:
             return
@@ -158,7 +160,7 @@ class WrappingContract(Contract):
 
     @of_kinds(WRAPPING_KINDS)
     def test_a_relabelled_wrap_does_not_open(self, harness: Harness, kind: KeyKind) -> None:
-        """A wrapped key whose label names another key of the caller's is InvalidCiphertextError."""
+        """C8.3: A wrapped key whose label names another key of the caller's is InvalidCiphertextError."""
         info, other = harness.shared(kind), harness.shared(kind, "second")
         if info is None or other is None:
             return
@@ -173,7 +175,7 @@ class WrappingContract(Contract):
 
     @of_kinds(WRAPPING_KINDS)
     def test_every_flipped_byte_is_refused(self, harness: Harness, kind: KeyKind) -> None:
-        """A wrapped key with any byte changed never opens: one class and one text, but for another key's URI."""
+        """C8.4: A wrapped key with any byte changed never opens: one class and one text, but for another key's URI."""
         info = harness.shared(kind)
         if info is None:
             return
@@ -190,7 +192,7 @@ class WrappingContract(Contract):
         assert len(texts) == 1
 
     def test_a_cut_or_longer_wrap_is_refused(self, harness: Harness) -> None:
-        """A wrapped key without its end, or with more behind it, is InvalidCiphertextError."""
+        """C8.4: A wrapped key without its end, or with more behind it, is InvalidCiphertextError."""
         key = harness.main.key(harness.wrapping_key())
         wrapped = key.wrap(_SECRET, context={})
         with harness.main.quiet():
@@ -201,7 +203,7 @@ class WrappingContract(Contract):
 
     @each("size", {str(size): size for size in (0, 1, 16, 31, 33, 64, 4096, 4097)})
     def test_a_data_key_has_32_bytes(self, harness: Harness, size: int) -> None:
-        """Anything but 32 bytes is InvalidArgumentError, unsent."""
+        """C2.6: Anything but 32 bytes is InvalidArgumentError, unsent."""
         key = harness.main.key(harness.wrapping_key())
         with harness.main.quiet(), pytest.raises(InvalidArgumentError) as caught:
             key.wrap(bytes(size), context={})
@@ -209,7 +211,7 @@ class WrappingContract(Contract):
 
     @FORMS
     def test_bytes_like_forms_are_the_same(self, harness: Harness, form: Form) -> None:
-        """bytes, bytearray and memoryview behave the same."""
+        """C2.10: bytes, bytearray and memoryview behave the same."""
         key = harness.main.key(harness.wrapping_key())
         wrapped = key.wrap(form(_SECRET), context={})
         assert isinstance(wrapped, bytes)
@@ -219,7 +221,7 @@ class WrappingContract(Contract):
 
     @NOT_BYTES
     def test_other_types_are_a_type_error(self, harness: Harness, wrong: bytes) -> None:
-        """What is not bytes-like is TypeError, unsent; a str is never encoded."""
+        """C2.10: What is not bytes-like is TypeError, unsent; a str is never encoded."""
         key = harness.main.key(harness.wrapping_key())
         with harness.main.quiet():
             with pytest.raises(TypeError):
@@ -229,7 +231,7 @@ class WrappingContract(Contract):
 
     @each("kind", {str(kind): kind for kind in (ES256, HS256, OAEP)})
     def test_keys_of_another_purpose_do_not_wrap(self, harness: Harness, kind: KeyKind) -> None:
-        """wrap and unwrap under a key of another purpose are KeyUsageError, unsent."""
+        """C1.1: wrap and unwrap under a key of another purpose are KeyUsageError, unsent."""
         info = harness.shared(kind)
         if info is None:
             return
@@ -243,7 +245,7 @@ class WrappingContract(Contract):
 
     @of_kinds(WRAPPING_KINDS)
     def test_wraps_and_messages_do_not_open_each_other(self, harness: Harness, kind: KeyKind) -> None:
-        """A Keyring does not open a generic wrap, nor unwrap a message's recipient, whoever repacks them."""
+        """C8.5: A Keyring does not open a generic wrap, nor unwrap a message's recipient, whoever repacks them."""
         info = harness.shared(kind)
         if info is None:
             return
@@ -260,7 +262,7 @@ class WrappingContract(Contract):
 
     @of_kinds(WRAPPING_KINDS)
     def test_a_recipient_of_another_origin_is_no_wrap(self, harness: Harness, kind: KeyKind) -> None:
-        """A wrapped key that claims a data key from elsewhere is InvalidCiphertextError, unsent."""
+        """C8.4: A wrapped key that claims a data key from elsewhere is InvalidCiphertextError, unsent."""
         info = harness.shared(kind)
         if info is None:
             return
@@ -276,7 +278,7 @@ class WrappingContract(Contract):
     def test_an_unwrapped_key_of_another_size_is_refused(
         self, harness: Harness, answer: Callable[[bytes], bytes]
     ) -> None:
-        """What a provider unwraps has 32 bytes, or it is InvalidCiphertextError."""
+        """C8.6: What a provider unwraps has 32 bytes, or it is InvalidCiphertextError."""
         info, connection = harness.wrapping_key(), harness.connect()
         wrapped = connection.key(info).wrap(_SECRET, context={})
         connection.seam.answer(Operation.UNWRAP, answer)
@@ -286,7 +288,7 @@ class WrappingContract(Contract):
 
     @of_kinds(WRAPPING_KINDS)
     def test_a_wrap_of_another_algorithm_is_refused_unsent(self, harness: Harness, kind: KeyKind) -> None:
-        """An algorithm that is not the key's own is refused before any call."""
+        """C8.4: An algorithm that is not the key's own is refused before any call."""
         info = harness.shared(kind)
         if info is None:
             return
@@ -305,7 +307,7 @@ class WrappingContract(Contract):
             assert type(caught.value) is (PolicyError if unsigned else InvalidCiphertextError)
 
     def test_random_bytes_are_refused_unsent(self, harness: Harness) -> None:
-        """Bytes that are no wrapped key are InvalidCiphertextError and reach no provider."""
+        """C8.4: Bytes that are no wrapped key are InvalidCiphertextError and reach no provider."""
         key = harness.main.key(harness.wrapping_key())
         with harness.main.quiet():
             for size in (0, 1, 8, 32, 104, 4096):

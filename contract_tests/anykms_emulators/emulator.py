@@ -10,7 +10,7 @@ from anykms_emulators.faults import Faults
 from anykms_emulators.recorder import Recorder
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
     from types import TracebackType
 
 
@@ -19,12 +19,15 @@ class Emulator(ABC):
 
     Use it as a context manager, or call `start` and `stop`. `port=0` takes a free port.
     State lives in memory and outlasts `stop`; a stopped emulator can be started again on another port.
+    operations: the names that its faults take; empty for any.
     """
 
-    def __init__(self, *, port: int = 0, clock: Clock | None = None) -> None:
+    def __init__(
+        self, *, port: int = 0, clock: Clock | None = None, operations: Collection[str] = ()
+    ) -> None:
         self._wanted_port = port
         self.clock = clock or Clock()
-        self.faults = Faults()
+        self.faults = Faults(operations)
         self.requests = Recorder()
 
     @abstractmethod

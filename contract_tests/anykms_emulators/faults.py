@@ -12,7 +12,10 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass
-from typing import Final, Literal, TypeAlias, get_args
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias, get_args
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
 
 FaultKind: TypeAlias = Literal["error", "throttle", "reset", "lost reply", "delay"]
 EVERY_OPERATION: Final = "*"
@@ -37,9 +40,13 @@ class Fault:
 
 
 class Faults:
-    """The switches of one emulator, safe to set while it serves."""
+    """The switches of one emulator, safe to set while it serves.
 
-    def __init__(self) -> None:
+    operations: the names that `add` takes; empty for any.
+    """
+
+    def __init__(self, operations: Collection[str] = ()) -> None:
+        self._operations = operations
         self._lock = threading.Lock()
         self._armed: list[_Armed] = []
 
@@ -67,6 +74,8 @@ class Faults:
             raise ValueError(f"kind must be one of {', '.join(get_args(FaultKind))}")
         if (times is not None and times < 1) or after < 0 or delay < 0:
             raise ValueError("times is at least 1, after and delay are not negative")
+        if self._operations and operation != EVERY_OPERATION and operation not in self._operations:
+            raise ValueError(f"no operation {operation!r} here: {', '.join(sorted(self._operations))}")
         fault = Fault(operation, kind, code, status, message, delay, retry_after)
         with self._lock:
             self._armed.append(_Armed(fault, times, after))

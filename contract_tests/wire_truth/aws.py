@@ -6,7 +6,7 @@ In any text `{name[Member]}` stands for a member of an earlier step's reply, `Of
 Sources: `snapshot` is a test in localstack's tests/aws/services/kms/test_kms.snapshot.json (Apache-2.0),
 recorded against AWS; `replay` is a file of google/go-cloud's secrets/awskms/testdata (Apache-2.0), recorded
 against AWS; `model` is an operation, member or shape of botocore's kms/2014-11-01/service-2.json; `guide` is
-a page of the AWS KMS Developer Guide.
+a page of the AWS KMS Developer Guide; `report` is a public thread that quotes AWS's answer.
 """
 
 from __future__ import annotations
@@ -99,6 +99,10 @@ def replay(name: str) -> str:
 
 def guide(page: str) -> str:
     return f"guide https://docs.aws.amazon.com/kms/latest/developerguide/{page}.html"
+
+
+def report(thread: str) -> str:
+    return f"report https://github.com/{thread}"
 
 
 def key(spec: str | None = None, usage: str | None = None, name: str = "key", **more: Any) -> Step:
@@ -259,7 +263,7 @@ _IDENTITY: Final = [
     ),
     Case(
         "an alias that does not exist",
-        guide("alias-troubleshooting"),
+        report("cloudposse/docs/issues/152"),
         "Encrypt",
         {"KeyId": "alias/none", "Plaintext": b"x"},
         error=("NotFoundException", "Alias arn:aws:kms:{region}:{account}:alias/none is not found."),
@@ -494,7 +498,7 @@ _ALIASES: Final = [
     ),
     Case(
         "an alias that is taken",
-        model("CreateAlias AlreadyExistsException"),
+        report("hashicorp/terraform-provider-aws/issues/35161"),
         "CreateAlias",
         {"AliasName": "alias/here", "TargetKeyId": ID},
         (key(), ("_", "CreateAlias", {"AliasName": "alias/here", "TargetKeyId": ID})),
@@ -505,7 +509,7 @@ _ALIASES: Final = [
     ),
     Case(
         "an alias stays while its key is pending deletion",
-        guide("alias-manage"),
+        report("hashicorp/terraform-provider-aws/issues/35161"),
         "CreateAlias",
         {"AliasName": "alias/here", "TargetKeyId": OTHER_ID},
         (
@@ -765,11 +769,14 @@ _ENCRYPTION: Final = [
     ),
     Case(
         "an RSA key without algorithm means SYMMETRIC_DEFAULT",
-        model("Encrypt.EncryptionAlgorithm"),
+        report("zalando/spring-cloud-config-aws-kms/issues/82"),
         "Encrypt",
         {"KeyId": ID, "Plaintext": b"a"},
-        (key("RSA_2048", "ENCRYPT_DECRYPT"),),
-        error=("InvalidKeyUsageException", None),
+        (key("RSA_4096", "ENCRYPT_DECRYPT"),),
+        error=(
+            "InvalidKeyUsageException",
+            "Algorithm SYMMETRIC_DEFAULT is incompatible with key spec RSA_4096.",
+        ),
     ),
     Case(
         "a data key",
@@ -962,7 +969,7 @@ _STATES: Final = [
         "CancelKeyDeletion",
         {"KeyId": ID},
         (key(),),
-        error=("KMSInvalidStateException", None),
+        error=("KMSInvalidStateException", f"{ARN} is not pending deletion."),
     ),
     *(
         Case(
@@ -1430,6 +1437,63 @@ _ROTATION: Final = [
         error=("UnsupportedOperationException", None),
     ),
     Case(
+        "automatic rotation before material is imported",
+        guide("key-state"),
+        "EnableKeyRotation",
+        {"KeyId": ID},
+        (EXTERNAL,),
+        error=(
+            "UnsupportedOperationException",
+            f"{ARN} origin is EXTERNAL which is not valid for this operation.",
+        ),
+    ),
+    Case(
+        "the rotation status of a key that cannot rotate",
+        report("floci-io/floci/pull/618"),
+        "GetKeyRotationStatus",
+        {"KeyId": ID},
+        (SIGNER,),
+        reply={"KeyId": ID, "KeyRotationEnabled": False},
+    ),
+    Case(
+        "the rotation status while deletion is pending",
+        model("GetKeyRotationStatus: Pending deletion"),
+        "GetKeyRotationStatus",
+        {"KeyId": ID},
+        (
+            key(),
+            on_key("EnableKeyRotation", RotationPeriodInDays=90),
+            on_key("ScheduleKeyDeletion"),
+        ),
+        reply={"KeyId": ID, "KeyRotationEnabled": False},
+    ),
+    Case(
+        "the rotation status after a cancelled deletion",
+        model("GetKeyRotationStatus: Pending deletion"),
+        "GetKeyRotationStatus",
+        {"KeyId": ID},
+        (
+            key(),
+            on_key("EnableKeyRotation", RotationPeriodInDays=90),
+            on_key("ScheduleKeyDeletion"),
+            on_key("CancelKeyDeletion"),
+        ),
+        reply={
+            "KeyId": ID,
+            "KeyRotationEnabled": True,
+            "NextRotationDate": datetime,
+            "RotationPeriodInDays": 90,
+        },
+    ),
+    Case(
+        "encrypt with a key that is pending deletion, by its ARN",
+        report("segmentio/chamber/issues/355"),
+        "Encrypt",
+        {"KeyId": ARN, "Plaintext": b"x"},
+        DELETING,
+        error=("KMSInvalidStateException", f"{ARN} is pending deletion."),
+    ),
+    Case(
         "a rotation every 89 days",
         model("RotationPeriodInDaysType"),
         "EnableKeyRotation",
@@ -1653,7 +1717,7 @@ _MULTI_REGION: Final = [
     ),
     Case(
         "schedule deletion of a primary with replicas",
-        guide("deleting-mrks"),
+        guide("multi-region-keys-delete"),
         "ScheduleKeyDeletion",
         {"KeyId": ID},
         (key(MultiRegion=True), on_key("ReplicateKey", ReplicaRegion="ap-southeast-1")),
@@ -1720,6 +1784,254 @@ _REQUESTS: Final = [
     ),
 ]
 
+_REFUSALS: Final = [
+    *(
+        Case(
+            f"create a key with {what}",
+            model(f"CreateKey.{member}"),
+            "CreateKey",
+            parameters,
+            error=(code, None),
+        )
+        for what, member, parameters, code in (
+            (
+                "two specs",
+                "CustomerMasterKeySpec",
+                {"KeySpec": "HMAC_256", "CustomerMasterKeySpec": "HMAC_256"},
+                "ValidationException",
+            ),
+            ("an origin that needs a store", "Origin", {"Origin": "AWS_CLOUDHSM"}, "ValidationException"),
+            (
+                "a store that is none",
+                "CustomKeyStoreId",
+                {"Origin": "AWS_CLOUDHSM", "CustomKeyStoreId": "cks-1234567890abcdef0"},
+                "CustomKeyStoreNotFoundException",
+            ),
+            (
+                "a store and no origin",
+                "CustomKeyStoreId",
+                {"CustomKeyStoreId": "cks-1234567890abcdef0"},
+                "ValidationException",
+            ),
+            ("a policy that is none", "Policy", {"Policy": "[]"}, "MalformedPolicyDocumentException"),
+        )
+    ),
+    Case(
+        "the old name of the key spec",
+        model("CreateKey.CustomerMasterKeySpec: the same as KeySpec"),
+        "DescribeKey",
+        {"KeyId": ID},
+        (key(usage="SIGN_VERIFY", CustomerMasterKeySpec="ECC_NIST_P256"),),
+        reply={"KeySpec": "ECC_NIST_P256", "CustomerMasterKeySpec": "ECC_NIST_P256"},
+        within="KeyMetadata",
+    ),
+    Case(
+        "an alias of an alias",
+        model("CreateAlias.TargetKeyId: key id or ARN"),
+        "CreateAlias",
+        {"AliasName": "alias/there", "TargetKeyId": "alias/here"},
+        (key(), ("_", "CreateAlias", {"AliasName": "alias/here", "TargetKeyId": ID})),
+        error=("ValidationException", None),
+    ),
+    Case(
+        "an alias of 257 characters",
+        model("AliasNameType max 256"),
+        "CreateAlias",
+        {"AliasName": "alias/" + "a" * 251, "TargetKeyId": ID},
+        (key(),),
+        error=("ValidationException", Begins("1 validation error detected: Value 'alias/aaa")),
+    ),
+    Case(
+        "the 51st alias of a key",
+        guide("resource-limits"),
+        "CreateAlias",
+        {"AliasName": "alias/here", "TargetKeyId": ID},
+        (key(), *(("_", "CreateAlias", {"AliasName": f"alias/a{n}", "TargetKeyId": ID}) for n in range(50))),
+        error=("LimitExceededException", None),
+    ),
+    Case(
+        "a policy of more than 32 KB",
+        guide("resource-limits"),
+        "PutKeyPolicy",
+        {"KeyId": ID, "Policy": " " * 32769},
+        (key(),),
+        error=("LimitExceededException", None),
+    ),
+    *(
+        Case(
+            f"{operation} of a replica",
+            model(f"{operation}: on the primary key"),
+            operation,
+            {"KeyId": ID},
+            (
+                key(MultiRegion=True),
+                on_key("ReplicateKey", ReplicaRegion="ap-southeast-1"),
+                on_key("UpdatePrimaryRegion", PrimaryRegion="ap-southeast-1"),
+            ),
+            error=("UnsupportedOperationException", None),
+        )
+        for operation in ("EnableKeyRotation", "RotateKeyOnDemand")
+    ),
+    *(
+        Case(
+            f"a context for {operation} with an RSA key",
+            model(f"{operation}.EncryptionContext: symmetric encryption keys only"),
+            operation,
+            {
+                "KeyId": ID,
+                "EncryptionAlgorithm": "RSAES_OAEP_SHA_256",
+                "EncryptionContext": {"a": "b"},
+                **more,
+            },
+            (key("RSA_2048", "ENCRYPT_DECRYPT"),),
+            error=("ValidationException", None),
+        )
+        for operation, more in (
+            ("Encrypt", {"Plaintext": b"x"}),
+            ("Decrypt", {"CiphertextBlob": b"x" * 256}),
+        )
+    ),
+    Case(
+        "a data key from an RSA key",
+        model("GenerateDataKey: a symmetric encryption KMS key"),
+        "GenerateDataKey",
+        {"KeyId": ID, "KeySpec": "AES_256"},
+        (key("RSA_2048", "ENCRYPT_DECRYPT"),),
+        error=("InvalidKeyUsageException", None),
+    ),
+    Case(
+        "the public key of an HMAC key",
+        model("GetPublicKey UnsupportedOperationException"),
+        "GetPublicKey",
+        {"KeyId": ID},
+        (MAC_KEY,),
+        error=("UnsupportedOperationException", None),
+    ),
+    Case(
+        "a data key for an enclave without proof",
+        model("GenerateDataKey.Recipient"),
+        "GenerateDataKey",
+        {
+            "KeyId": ID,
+            "KeySpec": "AES_256",
+            "Recipient": {
+                "KeyEncryptionAlgorithm": "RSAES_OAEP_SHA_256",
+                "AttestationDocument": b"none",
+            },
+        },
+        (key(),),
+        error=("ValidationException", None),
+    ),
+    Case(
+        "random bytes of a store that is none",
+        model("GenerateRandom.CustomKeyStoreId"),
+        "GenerateRandom",
+        {"NumberOfBytes": 1, "CustomKeyStoreId": "cks-1234567890abcdef0"},
+        error=("CustomKeyStoreNotFoundException", None),
+    ),
+    *(
+        Case(
+            f"wrap {spec} with {algorithm}",
+            model("GetParametersForImport.WrappingAlgorithm"),
+            "GetParametersForImport",
+            {"KeyId": ID, "WrappingAlgorithm": algorithm, "WrappingKeySpec": "RSA_2048"},
+            (key(spec, usage, Origin="EXTERNAL"),),
+            error=(code, None),
+        )
+        for spec, usage, algorithm, code in (
+            ("SYMMETRIC_DEFAULT", None, "RSAES_PKCS1_V1_5", "UnsupportedOperationException"),
+            ("RSA_2048", "SIGN_VERIFY", "RSAES_OAEP_SHA_256", "ValidationException"),
+            ("ECC_NIST_P521", "SIGN_VERIFY", "RSAES_OAEP_SHA_256", "ValidationException"),
+        )
+    ),
+    *(
+        Case(
+            f"import with {what}",
+            model(f"ImportKeyMaterial.{member}"),
+            "ImportKeyMaterial",
+            import_of(b"m" * 32, **more),
+            (made, parameters_for_import()),
+            error=(code, None),
+        )
+        for what, member, made, more, code in (
+            (
+                "a type, though it is not symmetric",
+                "ImportType",
+                key("HMAC_256", "GENERATE_VERIFY_MAC", Origin="EXTERNAL"),
+                {"ImportType": "NEW_KEY_MATERIAL"},
+                "ValidationException",
+            ),
+            (
+                "an id of new material",
+                "KeyMaterialId",
+                EXTERNAL,
+                {"ImportType": "NEW_KEY_MATERIAL", "KeyMaterialId": "a" * 64},
+                "ValidationException",
+            ),
+            (
+                "the id of other material",
+                "KeyMaterialId",
+                EXTERNAL,
+                {"KeyMaterialId": "a" * 64},
+                "IncorrectKeyMaterialException",
+            ),
+            (
+                "a date, though it does not expire",
+                "ValidTo",
+                EXTERNAL,
+                {"ValidTo": datetime.now(UTC) + timedelta(days=1)},
+                "ValidationException",
+            ),
+            (
+                "material it should know already",
+                "ImportType",
+                EXTERNAL,
+                {"ImportType": "EXISTING_KEY_MATERIAL"},
+                "IncorrectKeyMaterialException",
+            ),
+        )
+    ),
+    Case(
+        "a dry run that ignores a ciphertext, but is none",
+        model("Decrypt.DryRunModifiers: only when DryRun is true"),
+        "Decrypt",
+        {"KeyId": ID, "CiphertextBlob": BLOB, "DryRunModifiers": ["IGNORE_CIPHERTEXT"]},
+        (key(), ENCRYPTED),
+        error=("ValidationException", None),
+    ),
+    Case(
+        "decrypt nothing",
+        model("Decrypt.CiphertextBlob: required in all other cases"),
+        "Decrypt",
+        {"KeyId": ID},
+        (key(),),
+        error=("ValidationException", None),
+    ),
+    Case(
+        "retire a grant without naming it",
+        model("RetireGrant: a grant token, or both the grant ID and a key identifier"),
+        "RetireGrant",
+        {"KeyId": ID},
+        (key(),),
+        error=("ValidationException", None),
+    ),
+    Case(
+        "a primary Region without a replica",
+        model("UpdatePrimaryRegion NotFoundException"),
+        "UpdatePrimaryRegion",
+        {"KeyId": ID, "PrimaryRegion": "ap-southeast-1"},
+        (key(MultiRegion=True),),
+        error=("NotFoundException", None),
+    ),
+    Case(
+        "custom key stores of an account without one",
+        model("DescribeCustomKeyStores"),
+        "DescribeCustomKeyStores",
+        {},
+        reply={"CustomKeyStores": [], "Truncated": False},
+    ),
+]
+
 CASES: Final = (
     *_IDENTITY,
     *_CREATION,
@@ -1735,4 +2047,5 @@ CASES: Final = (
     *_IMPORTS,
     *_MULTI_REGION,
     *_REQUESTS,
+    *_REFUSALS,
 )

@@ -13,7 +13,7 @@ import pytest
 from anykms_emulators.aws import AWSEmulator
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from types import ModuleType
 
 
@@ -65,7 +65,7 @@ def _filled(value: Any, saved: dict[str, Any]) -> Any:
     if isinstance(value, dict):
         return {k: _filled(v, saved) for k, v in cast("dict[str, Any]", value).items()}
     if isinstance(value, list):
-        return [_filled(item, saved) for item in cast("list[Any]", value)]
+        return [_filled(item, saved) for item in cast("Sequence[Any]", value)]
     return value
 
 
@@ -91,7 +91,9 @@ def test_there_are_enough_rows_and_each_has_its_own_name() -> None:
     names = [case.name for case in truth.CASES]
     assert len(names) == len(set(names)) >= 80
     assert all((case.reply is None) != (case.error is None) for case in truth.CASES)
-    assert all(case.source.split()[0] in {"snapshot", "replay", "model", "guide"} for case in truth.CASES)
+    assert all(
+        case.source.split()[0] in {"snapshot", "replay", "model", "guide", "report"} for case in truth.CASES
+    )
 
 
 @pytest.mark.parametrize("case", truth.CASES, ids=lambda case: case.name)

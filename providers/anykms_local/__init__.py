@@ -258,8 +258,8 @@ class LocalProvider:
             if uri.scheme != SCHEME or not uri.resource.startswith(self._resource):
                 raise KeyNotFoundError("the key URI belongs to another keystore")
             name = uri.resource.removeprefix(self._resource)
-        # Versions and sender keys have rows too, under names that no key can have.
-        record = None if "/" in name or "--" in name else self._settled(name)
+
+        record = self._settled(name) if _is_name(name) else None
         if record is None or record.state is KeyState.DESTROYED:
             raise KeyNotFoundError(f"no key {ascii(name)[:100]} in this keystore")
         return record.info
@@ -436,9 +436,11 @@ class LocalProvider:
     def _enabled(self, info: KeyInfo, version: str | None) -> tuple[Record, Entry | None]:
         """The record of an ENABLED key, and the row of a version (None: the current one) if there is one."""
         owner = self._owner(info)
-        row_id = None if version is None else f"{info.name}/{version}"
-        if info.name != owner:
-            row_id = f"{info.name}/{version or 1}"
+        if version is None and info.name != owner:
+            version = "1"
+        row_id = None
+        if version is not None:
+            row_id = f"{info.name}/{version if version.isascii() and version.isdigit() else 0}"
         key, found = self._store.fetch(owner, row_id)
         record = self._known(info, None if key is None else Record.parse(key.meta))
         if record.state is not KeyState.ENABLED:
@@ -535,6 +537,15 @@ class LocalProvider:
 
 def _put(change: Transaction, entry: Entry, record: Record) -> None:
     change.put(Entry(entry.id, entry.current, record.to_json(), b""))
+
+
+def _is_name(text: str) -> bool:
+    """Whether a key can have this name; rows of versions and sender keys have others."""
+    try:
+        check_name(text)
+    except InvalidArgumentError:
+        return False
+    return True
 
 
 def _require(info: KeyInfo, purpose: KeyPurpose) -> None:

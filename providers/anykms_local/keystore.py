@@ -72,7 +72,8 @@ _ONE: Final = "SELECT id, generation, current, meta, sealed FROM entries WHERE i
 ALL_ENTRIES: Final = "SELECT id, generation, current, meta, sealed FROM entries ORDER BY id"
 _FAMILY: Final = (
     "SELECT id, generation, current, meta, sealed FROM entries "
-    "WHERE id = ?1 OR id GLOB ?1 || '/*' OR id GLOB ?1 || ?2 || '/*' ORDER BY id"
+    "WHERE id = ?1 OR (id > ?1 || '/' AND id < ?1 || '0') "  # 0 comes after /
+    "OR (id > ?1 || ?2 || '/' AND id < ?1 || ?2 || '0') ORDER BY id"
 )
 _PUT: Final = "INSERT OR REPLACE INTO entries (id, generation, current, meta, sealed) VALUES (?, ?, ?, ?, ?)"
 
@@ -231,9 +232,11 @@ class Snapshot:
     tags: Mapping[str, bytes] = field(repr=False)
     seals: Seals = field(repr=False)
 
-    def open(self, columns: _Columns) -> Entry:
-        """The entry, if it is the very row that was verified."""
+    def open(self, columns: _Columns, name: str | None = None) -> Entry:
+        """The entry, if it is the very row that was verified, and the one of the id ``name`` if given."""
         tag = self.tags.get(cast(str, columns[0]))
+        if name is not None and columns[0] != name:
+            raise edited("a row was given for another")
         if tag is None or tag_of(columns[1], columns[4]) != tag:
             raise edited("a row was put in or put back")
         return self.seals.open(columns)
@@ -441,11 +444,12 @@ class Store:
         if row[2] is None:
             seen.check_absent(key)
             return None, None
-        found = seen.open(row[2:7])
+        found = seen.open(row[2:7], key)
+        wanted = version or f"{key}/{found.current}"
         if row[7] is None:
-            seen.check_absent(version or f"{key}/{found.current}")
+            seen.check_absent(wanted)
             return found, None
-        return found, seen.open(row[7:12])
+        return found, seen.open(row[7:12], wanted)
 
     def scan(self, key: str | None = None) -> Iterator[Entry]:
         """Every row, or those of one key with its versions and sender key, as of one moment, by id."""
@@ -478,7 +482,7 @@ class Store:
         try:
             try:
                 connection.execute("BEGIN IMMEDIATE")
-                change = Transaction(connection, self._verified(connection, seen), self.path)
+                change = Transaction(connection, self._verified(connection, seen))
                 yield change
                 after = change.finish()
                 connection.execute("COMMIT")
@@ -557,7 +561,7 @@ class Store:
 class Transaction:
     """Rows as they are inside one write."""
 
-    def __init__(self, connection: sqlite3.Connection, before: Snapshot, path: Path) -> None:
+    def __init__(self, connection: sqlite3.Connection, before: Snapshot) -> None:
         self._connection = connection
         self._before = before
         self._tags = dict(before.tags)
@@ -572,7 +576,7 @@ class Transaction:
         if columns is None:
             self._before.check_absent(name)
             return None
-        return self._before.open(columns)
+        return self._before.open(columns, name)
 
     def versions(self, key: str) -> list[Entry]:
         """The rows of a key's versions, and of its sender key, before this transaction."""

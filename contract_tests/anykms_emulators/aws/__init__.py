@@ -7,8 +7,8 @@
 It implements every operation of the KMS service model but custom key stores, which it refuses as an account
 without one is refused. What it does otherwise than AWS, by choice: no IAM (grants and policies are kept, not
 enforced); reads are consistent at once; rotation is instant; no SM2 (China only), no ML_KEM_512 and no Nitro
-attestation; its ciphertexts are its own. Error texts that no public recording has are marked in the wire
-truth by their absence: rely on codes.
+attestation; its ciphertexts are its own. Where no public recording has the words of an error, they are the
+emulator's: rely on the code.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class AWSEmulator(Emulator):
         port: int = 0,
         clock: Clock | None = None,
     ) -> None:
-        super().__init__(port=port, clock=clock)
+        super().__init__(port=port, clock=clock, operations=HANDLERS.keys())
         self.region = region
         self._account = Account(account, (region, *replica_regions))
         self._server = LoopbackServer(self._handle)

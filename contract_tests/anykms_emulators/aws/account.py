@@ -120,9 +120,7 @@ class Account:
                     f"the kms:{operation} action",
                 )
             resource = parts[5]
-            if resource.startswith("key/"):
-                resource = resource.removeprefix("key/")
-            elif not resource.startswith("alias/"):
+            if not resource.startswith(("key/", "alias/")):
                 raise KmsError("NotFoundException", f"Invalid arn {identifier}")
         here = self.regions[region]
         if resource.startswith("alias/"):
@@ -131,6 +129,8 @@ class Account:
             if resource not in here.aliases:
                 raise KmsError("NotFoundException", f"Alias {self.arn(region, resource)} is not found.")
             return here.aliases[resource].key
+        if identifier.startswith("arn:"):
+            resource = resource.removeprefix("key/")
         if _KEY_ID.fullmatch(resource) is None:
             raise KmsError("NotFoundException", f"Invalid keyId '{identifier}'")
         if resource not in here.keys:

@@ -132,8 +132,6 @@ def _encrypt(
     context: Mapping[str, str] = call.get(context_name, {})
     material = key.current
     if algorithm == SYMMETRIC:
-        if len(plaintext) > 4096:
-            raise invalid("The plaintext is larger than 4096 bytes.")
         return key, algorithm, material, lambda: _seal(material, plaintext, context)
     _refuse_context(context_name, context)
     rsa, hash_name = _rsa(material), OAEP[algorithm]

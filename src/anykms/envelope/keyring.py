@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -15,10 +16,12 @@ from anykms.envelope.message import (
     MAX_GENERATION,
     MAX_RECIPIENTS_READ,
     MAX_RECIPIENTS_WRITTEN,
+    DataKey,
     Message,
     Record,
     UnverifiedHeader,
 )
+from anykms.envelope.stream import MessageFile, MessageReader, MessageWriter, Sink, Source, read_head
 from anykms.errors import (
     DeadlineExceededError,
     InvalidArgumentError,
@@ -74,6 +77,16 @@ class Decrypted:
     sender_authenticated: bool
     record_id: bytes
     created: int
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A header whose tag has been checked: the data key, and the key that it came through."""
+
+    data_key: DataKey = field(repr=False)
+    key: KeyInfo
+    key_uri: KeyURI
+    sender_authenticated: bool
 
 
 class Keyring:
@@ -152,8 +165,14 @@ class Keyring:
             TypeError, InvalidArgumentError: bad input, before any key is used.
             KMSError: a key of the ring cannot wrap now; nothing is returned then.
         """
-        data = buffer(plaintext, "plaintext")
-        bound = _aad(aad)
+        data, bound = buffer(plaintext, "plaintext"), checked_aad(aad)
+        header, data_key = self.new_data_key(context, required)
+        return b"".join((header, *data_key.encrypt(data, bound)))
+
+    def new_data_key(
+        self, context: Mapping[str, str], required: Collection[str] = ()
+    ) -> tuple[bytes, DataKey]:
+        """A fresh data key, wrapped under every key of the ring, and the header that says so."""
         if isinstance(required, (str, bytes)):
             raise TypeError("required is a collection of context names, not one str")
         if len(self._wrappers) > MAX_RECIPIENTS_WRITTEN:
@@ -161,14 +180,14 @@ class Keyring:
                 f"a message has at most {MAX_RECIPIENTS_WRITTEN} recipients, the ring has {len(self._wrappers)} keys"
             )
         record = Record.new(context, required, int(self._clock()))
-        data_key = os.urandom(DATA_KEY_SIZE)
+        secret = os.urandom(DATA_KEY_SIZE)
         bind = record.bind(0)
         recipients = [
-            wrap_data_key(wrapper, data_key, bind=bind, pairs=record.context, origin=0)
+            wrap_data_key(wrapper, secret, bind=bind, pairs=record.context, origin=0)
             for wrapper in self._wrappers.values()
         ]
-        header = record.header(data_key, recipients, generation=0)
-        return b"".join((header, *record.encrypt_body(data_key, data, bound)))
+        data_key = DataKey(record, secret)
+        return data_key.header(recipients, generation=0), data_key
 
     def decrypt(
         self, message: BytesLike, *, context: Mapping[str, str], aad: BytesLike = b"", min_generation: int = 0
@@ -197,33 +216,119 @@ class Keyring:
         self, message: BytesLike, *, context: Mapping[str, str], aad: BytesLike = b"", min_generation: int = 0
     ) -> Decrypted:
         """``decrypt``, and which key opened the message, its generation and whether its sender is authenticated."""
-        data = buffer(message, "message")
-        bound = _aad(aad)
-        _generation(min_generation)
+        data, bound = buffer(message, "message"), checked_aad(aad)
+        _check_generation(min_generation)
         parsed = Message(data)
-        claims = parsed.immutable
+        opened = self.open_header(parsed, context, min_generation)
+        return Decrypted(
+            plaintext=opened.data_key.decrypt(parsed.body, bound),
+            key=opened.key,
+            key_uri=opened.key_uri,
+            generation=parsed.generation,
+            sender_authenticated=opened.sender_authenticated,
+            record_id=parsed.immutable.record_id,
+            created=parsed.immutable.created,
+        )
+
+    def encrypt_stream(
+        self,
+        sink: Sink,
+        *,
+        context: Mapping[str, str],
+        aad: BytesLike = b"",
+        required: Collection[str] = (),
+    ) -> MessageWriter:
+        """A binary file: what is written to it goes to ``sink`` as one message, in constant memory.
+
+        Args:
+            sink: a binary file opened for writing; it stays open.
+            context, aad, required: see ``encrypt``.
+
+        >>> import anykms, io, tempfile
+        >>> client = anykms.connect(f"local://{tempfile.mkdtemp()}/keys.db", create=True)
+        >>> info = client.generate_key(anykms.KeyConf("orders", anykms.KeyPurpose.ENCRYPT_DECRYPT))
+        >>> ring, sink = Keyring([client.key(info)]), io.BytesIO()
+        >>> with ring.encrypt_stream(sink, context={}) as writer:
+        ...     size = writer.write(b"one"), writer.write(b"two")
+        >>> with ring.decrypt_stream(io.BytesIO(sink.getvalue()), context={}) as reader:
+        ...     reader.read()
+        b'onetwo'
+
+        Raises:
+            TypeError, InvalidArgumentError: bad input, before any key is used.
+            KMSError: a key of the ring cannot wrap now.
+            OSError: from the sink, later.
+        """
+        bound = checked_aad(aad)
+        header, data_key = self.new_data_key(context, required)
+        return MessageWriter(sink, header, data_key, bound)
+
+    def decrypt_stream(
+        self, source: Source, *, context: Mapping[str, str], aad: BytesLike = b"", min_generation: int = 0
+    ) -> MessageReader:
+        """A binary file that gives the plaintext of the message in ``source``, authenticated chunk by chunk.
+
+        Args:
+            source: a binary file opened for reading that stands at the message's first byte; it stays open.
+            context, aad, min_generation: see ``decrypt``.
+
+        Raises:
+            KMSError: as ``decrypt``, as far as the header tells; the rest comes from reading.
+            OSError: from the source.
+        """
+        bound = checked_aad(aad)
+        _check_generation(min_generation)
+        opened = self.open_header(read_head(source), context, min_generation)
+        return MessageReader(source, opened.data_key, bound)
+
+    def open(
+        self,
+        file: str | os.PathLike[str] | io.BufferedIOBase | io.RawIOBase,
+        *,
+        context: Mapping[str, str],
+        aad: BytesLike = b"",
+        min_generation: int = 0,
+    ) -> MessageFile:
+        """A seekable file inside an encrypted one: zipfile, pandas or pyarrow can read in it.
+
+        Args:
+            file: a path, or a seekable binary file whose first byte is the message's; it is closed with the result.
+            context, aad, min_generation: see ``decrypt``.
+
+        Raises:
+            TruncatedMessageError: the end of the message is missing or altered.
+            KMSError: as ``decrypt``.
+            OSError: the file cannot be read.
+        """
+        bound = checked_aad(aad)
+        _check_generation(min_generation)
+        source = io.FileIO(file) if isinstance(file, (str, os.PathLike)) else file
+        try:
+            source.seek(0)
+            opened = self.open_header(read_head(source), context, min_generation)
+            return MessageFile(source, opened.data_key, bound, source.tell())
+        except BaseException:
+            source.close()
+            raise
+
+    def open_header(self, message: Message, context: Mapping[str, str], min_generation: int = 0) -> Opened:
+        """Everything up to the body: policy, match, context, sender, unwrap, HeaderTag, in this order."""
+        claims = message.immutable
         self._policy.check_message(
             suite=claims.suite,
             created=claims.created,
-            recipients=len(parsed.wrapped_keys),
+            recipients=len(message.wrapped_keys),
             now=self._clock(),
         )
-        recipients = self._matched(parsed)
-        record = parsed.record(context)
+        recipients = self._matched(message)
+        record = message.record(context)
         allowed = self._authenticated_first(recipients)
-        if parsed.generation < min_generation:
-            raise StaleMessageError(f"generation {parsed.generation}; at least {min_generation} is demanded")
-        uri, wrapped, data_key = self._unwrap(allowed, record)
-        record.check_tag(data_key, parsed.prefix, parsed.tag)
-        return Decrypted(
-            plaintext=record.decrypt_body(data_key, parsed.body, bound),
-            key=self._wrappers[uri].info,
-            key_uri=wrapped.key_uri(),
-            generation=parsed.generation,
-            sender_authenticated=wrapped.sender_authenticated,
-            record_id=claims.record_id,
-            created=claims.created,
-        )
+        if message.generation < min_generation:
+            raise StaleMessageError(f"generation {message.generation}; at least {min_generation} is demanded")
+        uri, wrapped, secret = self._unwrap(allowed, record)
+        data_key = DataKey(record, secret)
+        data_key.check_tag(message.prefix, message.tag)
+        return Opened(data_key, self._wrappers[uri].info, wrapped.key_uri(), wrapped.sender_authenticated)
 
     def _matched(self, message: Message) -> list[tuple[KeyURI, WrappedKey]]:
         """Recipients that are keys of this ring, in the ring's order."""
@@ -274,14 +379,15 @@ def inspect(message: BytesLike) -> UnverifiedHeader:
     return Message(buffer(message, "message")).header
 
 
-def _aad(aad: BytesLike) -> bytes:
+def checked_aad(aad: BytesLike) -> bytes:
+    """``aad`` as bytes, of at most 64 KiB."""
     bound = octets(aad, "aad")
     if len(bound) > MAX_AAD:
         raise InvalidArgumentError(f"aad takes {len(bound)} bytes; at most {MAX_AAD} are allowed")
     return bound
 
 
-def _generation(value: int) -> None:
+def _check_generation(value: int) -> None:
     if not isinstance(value, int) or isinstance(value, bool):
         raise TypeError(f"min_generation is an int, not {type(value).__name__}")
     if not 0 <= value <= MAX_GENERATION:

@@ -3,7 +3,7 @@
     Message = Magic || u32be HeaderLength || Header || HeaderTag || Body
 
 The body is C2SP chunked encryption (Cobblestone-256) by pyca. Nothing here does I/O, and nothing read from a
-message is trusted before ``Record.check_tag`` has passed.
+message is trusted before ``DataKey.check_tag`` has passed.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import Annotated, Final
 import msgspec
 from cryptography.cobblestone import Cobblestone256Decryptor, Cobblestone256Encryptor
 from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA512
 from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 
@@ -41,10 +42,17 @@ MAX_AAD: Final = 65536
 MAX_GENERATION: Final = 2**32 - 1
 _TAG_SIZE: Final = 32
 _LENGTH_SIZE: Final = 4
-_SALT_AND_COMMITMENT: Final = 24 + 32
-_SHORTEST_BODY: Final = _SALT_AND_COMMITMENT + 16
+HEAD_START: Final = len(MAGIC) + _LENGTH_SIZE
+"""Bytes from which ``head_size`` tells where the body begins."""
+_SALT_SIZE: Final = 24
+BODY_START: Final = _SALT_SIZE + 32
+CHUNK: Final = 16384
+SEALED_CHUNK: Final = CHUNK + 16
+SHORTEST_BODY: Final = BODY_START + 16
+ATTACHED: Final = b"\x00"
+DETACHED: Final = b"\x01"
+_CHUNKED_LABEL: Final = b"c2sp.org/chunked-encryption@v1+AEAD_AES_256_GCM\x00"
 _SHA512: Final = SHA512()
-_ATTACHED: Final = b"\x00"
 
 _Name = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_CANONICAL_SIZE)]
 
@@ -72,13 +80,13 @@ _decode = msgspec.msgpack.Decoder(_Header).decode
 class Record:
     """What one data key is bound to: the immutable part of the header and the whole context."""
 
-    __slots__ = ("_hash", "context", "immutable")
+    __slots__ = ("context", "digest", "immutable")
 
     def __init__(self, immutable: bytes, context: Mapping[str, str], ctx: bytes) -> None:
         self.immutable = immutable
         self.context = context
         framed = b"".join((b"anykms/v1 header", len(immutable).to_bytes(4), immutable, ctx))
-        self._hash = hashlib.sha512(framed).digest()
+        self.digest = hashlib.sha512(framed).digest()
 
     @classmethod
     def new(cls, context: Mapping[str, str], required: Collection[str], created: int) -> Record:
@@ -102,50 +110,127 @@ class Record:
 
     def bind(self, origin: int) -> bytes:
         """32 bytes that tie a wrapped data key to this record and to where the data key came from."""
-        return hashlib.sha256(b"anykms/v1 bind" + bytes([origin]) + self._hash).digest()
+        return hashlib.sha256(b"anykms/v1 bind" + bytes([origin]) + self.digest).digest()
 
-    def header(self, data_key: bytes, recipients: Sequence[WrappedKey], generation: int) -> bytes:
-        """Magic through HeaderTag."""
-        body = b"".join((b"\x93", self.immutable, _encode(recipients), _encode(generation)))
+
+class DataKey:
+    """A data key and the record it belongs to: everything derived from both. Its secret is never shown."""
+
+    __slots__ = ("_body_key", "_secret", "record")
+
+    def __init__(self, record: Record, secret: bytes) -> None:
+        self.record = record
+        self._secret = secret
+        self._body_key = _expand(secret, b"anykms/v1 payload" + record.digest)
+
+    def header(self, recipients: Sequence[WrappedKey], generation: int) -> bytes:
+        """Magic through HeaderTag.
+
+        Raises:
+            InvalidArgumentError: the header would be longer than 65536 bytes.
+        """
+        body = b"".join((b"\x93", self.record.immutable, _encode(recipients), _encode(generation)))
         if len(body) > MAX_HEADER:
             raise InvalidArgumentError(
                 f"the header takes {len(body)} bytes; at most {MAX_HEADER} are allowed"
             )
         prefix = b"".join((MAGIC, len(body).to_bytes(_LENGTH_SIZE), body))
-        return prefix + self._tag(data_key, prefix)
+        return prefix + self._tag(prefix)
 
-    def check_tag(self, data_key: bytes, prefix: bytes | memoryview, tag: bytes | memoryview) -> None:
+    def check_tag(self, prefix: bytes | memoryview, tag: bytes | memoryview) -> None:
         """Raises InvalidCiphertextError unless the holder of the data key wrote this very header."""
-        if not hmac.compare_digest(self._tag(data_key, prefix), tag):
+        if not hmac.compare_digest(self._tag(prefix), tag):
             raise InvalidCiphertextError(NOT_AUTHENTIC)
 
-    def encrypt_body(self, data_key: bytes, plaintext: bytes | memoryview, aad: bytes) -> tuple[bytes, bytes]:
-        """The body's chunks, in two pieces to join."""
-        body = Cobblestone256Encryptor(*self._body_key(data_key, aad))
-        return body.update(plaintext), body.finalize()
+    def encryptor(self, aad: bytes, form: bytes = ATTACHED) -> Cobblestone256Encryptor:
+        """A writer of one body. It draws its salt here, so make it at the first write."""
+        return Cobblestone256Encryptor(self._body_key, self.record.digest + form + aad)
 
-    def decrypt_body(self, data_key: bytes, body: bytes | memoryview, aad: bytes) -> bytes:
+    def decryptor(self, aad: bytes, form: bytes = ATTACHED) -> Cobblestone256Decryptor:
+        """A reader of one body."""
+        return Cobblestone256Decryptor(self._body_key, self.record.digest + form + aad)
+
+    def encrypt(
+        self, plaintext: bytes | memoryview, aad: bytes, form: bytes = ATTACHED
+    ) -> tuple[bytes, bytes]:
+        """A whole body, in two pieces to join."""
+        encryptor = self.encryptor(aad, form)
+        return encryptor.update(plaintext), encryptor.finalize()
+
+    def decrypt(self, body: bytes | memoryview, aad: bytes, form: bytes = ATTACHED) -> bytes:
         """The plaintext, once the last chunk has been authenticated.
 
         Raises:
             InvalidCiphertextError: any chunk, the commitment or the end is wrong; nothing is released.
         """
-        if len(body) < _SHORTEST_BODY:
+        if len(body) < SHORTEST_BODY:
             raise InvalidCiphertextError(NOT_AUTHENTIC)
-        decryptor = Cobblestone256Decryptor(*self._body_key(data_key, aad))
+        decryptor = self.decryptor(aad, form)
         try:
             first = decryptor.update(body)
             return first + decryptor.finalize() if first else decryptor.finalize()
         except InvalidTag as error:
             raise InvalidCiphertextError(NOT_AUTHENTIC) from error
 
-    def _tag(self, data_key: bytes, prefix: bytes | memoryview) -> bytes:
-        key = HKDFExpand(_SHA512, 32, b"anykms/v1 header-tag" + self._hash).derive(data_key)
+    def chunks(self, start: bytes, aad: bytes) -> Chunks:
+        """Random access to an attached body that begins with ``start``, its salt and commitment (56 bytes).
+
+        Raises:
+            InvalidCiphertextError: the commitment is not that of this key, context and aad.
+        """
+        salt, commitment = start[:_SALT_SIZE], start[_SALT_SIZE:]
+        derived = _expand(
+            self._body_key, _CHUNKED_LABEL + salt + self.record.digest + ATTACHED + aad, 32 + 12 + 32
+        )
+        if len(start) != BODY_START or not hmac.compare_digest(derived[44:], commitment):
+            raise InvalidCiphertextError(NOT_AUTHENTIC)
+        return Chunks(AESGCM(derived[:32]), int.from_bytes(derived[32:44]))
+
+    def _tag(self, prefix: bytes | memoryview) -> bytes:
+        key = _expand(self._secret, b"anykms/v1 header-tag" + self.record.digest)
         return hmac.digest(key, prefix, "sha256")
 
-    def _body_key(self, data_key: bytes, aad: bytes) -> tuple[bytes, bytes]:
-        key = HKDFExpand(_SHA512, 32, b"anykms/v1 payload" + self._hash).derive(data_key)
-        return key, self._hash + _ATTACHED + aad
+
+class Chunks:
+    """The chunks of one body in any order (C2SP chunked-encryption@v1: nonce = base XOR index, no aad)."""
+
+    __slots__ = ("_base", "_cipher")
+
+    def __init__(self, cipher: AESGCM, base: int) -> None:
+        self._cipher = cipher
+        self._base = base
+
+    def open(self, index: int, chunk: bytes | memoryview) -> bytes:
+        """The plaintext of chunk ``index``, authenticated whole.
+
+        Raises:
+            InvalidCiphertextError: it is not that chunk of this body.
+        """
+        try:
+            return self._cipher.decrypt((self._base ^ index).to_bytes(12), chunk, None)
+        except InvalidTag as error:
+            raise InvalidCiphertextError(NOT_AUTHENTIC) from error
+
+
+def _expand(key: bytes, info: bytes, size: int = 32) -> bytes:
+    return HKDFExpand(_SHA512, size, info).derive(key)
+
+
+def head_size(start: bytes | memoryview) -> int:
+    """Size of Magic through HeaderTag, from the first 12 bytes of a message.
+
+    Raises:
+        UnsupportedVersionError: a message of another format version.
+        InvalidCiphertextError: no message begins like that.
+    """
+    if len(start) < HEAD_START or bytes(start[: len(MAGIC) - 1]) != MAGIC[:-1]:
+        raise InvalidCiphertextError(NOT_AUTHENTIC)
+    if start[len(MAGIC) - 1] != VERSION:
+        raise UnsupportedVersionError("the message is of a format version that this release does not read")
+    length = int.from_bytes(start[len(MAGIC) : HEAD_START])
+    if not 1 <= length <= MAX_HEADER:
+        raise InvalidCiphertextError(NOT_AUTHENTIC)
+    return HEAD_START + length + _TAG_SIZE
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,7 +270,7 @@ class UnverifiedHeader:
 
 
 class Message:
-    """A parsed message. Everything in it is a claim until ``Record.check_tag`` has passed."""
+    """A parsed message. Everything in it is a claim until ``DataKey.check_tag`` has passed."""
 
     __slots__ = ("_bytes", "_end", "_header", "_immutable", "_wrapped")
 
@@ -197,21 +282,15 @@ class Message:
             InvalidCiphertextError: not a message of version 1 in its one encoding.
         """
         view = memoryview(data)
-        start = len(MAGIC) + _LENGTH_SIZE
-        if len(view) < start or bytes(view[: len(MAGIC) - 1]) != MAGIC[:-1]:
+        size = head_size(view)
+        if len(view) < size:
             raise InvalidCiphertextError(NOT_AUTHENTIC)
-        if view[len(MAGIC) - 1] != VERSION:
-            raise UnsupportedVersionError(
-                "the message is of a format version that this release does not read"
-            )
-        length = int.from_bytes(view[len(MAGIC) : start])
-        if not 1 <= length <= MAX_HEADER or len(view) < start + length + _TAG_SIZE:
-            raise InvalidCiphertextError(NOT_AUTHENTIC)
-        raw = bytes(view[start : start + length])
+        end = size - _TAG_SIZE
+        raw = bytes(view[HEAD_START:end])
         header = _read_header(raw)
         immutable = header.immutable
         self._bytes = view
-        self._end = start + length
+        self._end = end
         self._immutable = _encode(immutable)
         self._header = header
         self._wrapped = {r.key_uri().without_version(): r for r in header.recipients}
