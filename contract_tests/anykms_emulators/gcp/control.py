@@ -16,7 +16,7 @@ from google.protobuf import empty_pb2
 from anykms_emulators.gcp import names
 from anykms_emulators.gcp.algorithms import ALGORITHMS, NOT_EMULATED, PURPOSES, Algorithm, Purpose
 from anykms_emulators.gcp.listing import page, select
-from anykms_emulators.gcp.messages import raw
+from anykms_emulators.gcp.messages import enum_name, raw
 from anykms_emulators.gcp.resources import LEVELS, ImportJob, Key, KeyRing, Level, RetiredResource, Version
 from anykms_emulators.gcp.status import (
     already_exists,
@@ -32,8 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
 
-    from anykms_emulators.gcp.messages import raw
-from anykms_emulators.gcp.resources import Store
+    from anykms_emulators.gcp.resources import Store
 
 DEFAULT_DESTROY_AFTER: Final = timedelta(days=30)
 SHORTEST_DESTROY_AFTER: Final = timedelta(hours=24)
@@ -55,11 +54,6 @@ _UPDATABLE: Final = frozenset(
     {"labels", "rotation_period", "next_rotation_time", "version_template", "version_template.algorithm"}
 )
 _LABEL_REST: Final = re.compile(r"[\w-]*")
-
-
-def enum_name(value: Any) -> str:
-    """The name of an enum value; the number itself when this client's enum does not have it."""
-    return str(getattr(value, "name", value))
 
 
 class ControlPlane:
@@ -138,7 +132,7 @@ class ControlPlane:
         with self._store.lock:
             job = self._store.job(request.name)
             self._store.observe(job)
-            return _job_proto(job, enum_name(request.public_key_format))
+            return _job_proto(job, enum_name(request, "public_key_format"))
 
     def get_retired_resource(self, request: kms_v1.GetRetiredResourceRequest) -> kms_v1.RetiredResource:
         with self._store.lock:
@@ -173,9 +167,9 @@ class ControlPlane:
         _refuse_backends(wanted)
         purpose = _purpose(wanted)
         algorithm = _algorithm(
-            wanted.version_template.algorithm, purpose, "crypto_key.version_template.algorithm"
+            enum_name(wanted.version_template, "algorithm"), purpose, "crypto_key.version_template.algorithm"
         )
-        level = _level(enum_name(wanted.version_template.protection_level), algorithm)
+        level = _level(enum_name(wanted.version_template, "protection_level"), algorithm)
         labels = _labels(dict(wanted.labels))
         destroy_after = _destroy_after(wanted)
         if wanted.import_only and not request.skip_initial_version_creation:
@@ -222,7 +216,7 @@ class ControlPlane:
                 "crypto_key_version.external_protection_level_options",
                 "external_protection_level_options are for EXTERNAL keys only.",
             )
-        if enum_name(wanted.state) not in ("CRYPTO_KEY_VERSION_STATE_UNSPECIFIED", "ENABLED"):
+        if enum_name(wanted, "state") not in ("CRYPTO_KEY_VERSION_STATE_UNSPECIFIED", "ENABLED"):
             raise invalid("crypto_key_version.state", "A new CryptoKeyVersion can only be ENABLED.")
         with self._store.lock:
             key = self._store.key(request.parent, "parent")
@@ -235,12 +229,12 @@ class ControlPlane:
     def create_import_job(self, request: kms_v1.CreateImportJobRequest) -> kms_v1.ImportJob:
         names.check("KeyRing", request.parent, "parent")
         job_id = names.check_id(request.import_job_id, "import_job_id")
-        method = enum_name(request.import_job.import_method)
+        method = enum_name(request.import_job, "import_method")
         if method == "IMPORT_METHOD_UNSPECIFIED":
             raise invalid("import_job.import_method", "import_method is required.")
         if method not in _IMPORT_METHODS:
             raise unimplemented(f"ImportMethod {method} is not emulated.", import_method=method)
-        level_name = enum_name(request.import_job.protection_level)
+        level_name = enum_name(request.import_job, "protection_level")
         if level_name == "PROTECTION_LEVEL_UNSPECIFIED":
             raise invalid("import_job.protection_level", "protection_level is required.")
         level = _emulated_level(level_name)
@@ -279,9 +273,9 @@ class ControlPlane:
             raise invalid("import_job", "import_job must be in the KeyRing of the CryptoKey.")
         with self._store.lock:
             key = self._store.key(request.parent, "parent")
-            if enum_name(request.algorithm) == "CRYPTO_KEY_VERSION_ALGORITHM_UNSPECIFIED":
+            if enum_name(request, "algorithm") == "CRYPTO_KEY_VERSION_ALGORITHM_UNSPECIFIED":
                 raise invalid("algorithm", "algorithm is required.")
-            algorithm = _algorithm(request.algorithm, key.purpose, "algorithm")
+            algorithm = _algorithm(enum_name(request, "algorithm"), key.purpose, "algorithm")
             _level(key.level, algorithm)
             job = self._store.job(request.import_job, "import_job")
             if job.state != "ACTIVE":
@@ -319,10 +313,14 @@ class ControlPlane:
             algorithm = key.algorithm
             if not paths.isdisjoint({"version_template", "version_template.algorithm"}):
                 algorithm = _algorithm(
-                    wanted.version_template.algorithm, key.purpose, "crypto_key.version_template.algorithm"
+                    enum_name(wanted.version_template, "algorithm"),
+                    key.purpose,
+                    "crypto_key.version_template.algorithm",
                 )
                 level = (
-                    enum_name(wanted.version_template.protection_level) if "version_template" in paths else ""
+                    enum_name(wanted.version_template, "protection_level")
+                    if "version_template" in paths
+                    else ""
                 )
                 if level not in ("", "PROTECTION_LEVEL_UNSPECIFIED", key.level):
                     raise invalid(
@@ -349,7 +347,7 @@ class ControlPlane:
                 raise unimplemented("Keys in an external key manager are not emulated.", field=path)
             if path != "state":
                 raise invalid("update_mask", f"The field {path} of a CryptoKeyVersion cannot be updated.")
-        state = enum_name(wanted.state)
+        state = enum_name(wanted, "state")
         if state not in ("ENABLED", "DISABLED"):
             raise invalid(
                 "crypto_key_version.state", "state can only be changed to ENABLED or DISABLED by an update."
@@ -522,7 +520,7 @@ def _mask(mask: Any) -> frozenset[str]:
 
 
 def _purpose(wanted: kms_v1.CryptoKey) -> Purpose:
-    name = enum_name(wanted.purpose)
+    name = enum_name(wanted, "purpose")
     if name == "CRYPTO_KEY_PURPOSE_UNSPECIFIED":
         raise invalid("crypto_key.purpose", "purpose is required.")
     for purpose in PURPOSES:
@@ -531,8 +529,7 @@ def _purpose(wanted: kms_v1.CryptoKey) -> Purpose:
     raise unimplemented(f"CryptoKeyPurpose {name} is not emulated.", purpose=name)
 
 
-def _algorithm(value: Any, purpose: Purpose, field: str) -> Algorithm:
-    name = enum_name(value)
+def _algorithm(name: str, purpose: Purpose, field: str) -> Algorithm:
     if name == "CRYPTO_KEY_VERSION_ALGORITHM_UNSPECIFIED":
         if purpose != "ENCRYPT_DECRYPT":
             raise invalid(field, f"algorithm is required for keys with purpose {purpose}.")
@@ -648,7 +645,7 @@ def _refuse_backends(wanted: kms_v1.CryptoKey) -> None:
         raise unimplemented(
             "Key Access Justifications are not emulated.", field="key_access_justifications_policy"
         )
-    level = enum_name(wanted.version_template.protection_level)
+    level = enum_name(wanted.version_template, "protection_level")
     if wanted.crypto_key_backend and level in ("PROTECTION_LEVEL_UNSPECIFIED", "SOFTWARE", "HSM"):
         raise invalid(
             "crypto_key.crypto_key_backend",

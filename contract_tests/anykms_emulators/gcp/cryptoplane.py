@@ -14,7 +14,8 @@ from google.cloud import kms_v1
 
 from anykms_emulators.gcp import names
 from anykms_emulators.gcp.algorithms import POST_QUANTUM
-from anykms_emulators.gcp.control import enum_name, pem_of
+from anykms_emulators.gcp.control import pem_of
+from anykms_emulators.gcp.messages import enum_name
 from anykms_emulators.gcp.status import (
     checksum_mismatch,
     decryption_failed,
@@ -286,7 +287,7 @@ class CryptoPlane:
     def get_public_key(self, request: kms_v1.GetPublicKeyRequest) -> kms_v1.PublicKey:
         version = self._usable(request.name, "ASYMMETRIC_SIGN", "ASYMMETRIC_DECRYPT", "KEY_ENCAPSULATION")
         material = version.usable_material()
-        wanted = enum_name(request.public_key_format)
+        wanted = enum_name(request, "public_key_format")
         post_quantum = version.algorithm.scheme in POST_QUANTUM
         reply = kms_v1.PublicKey(
             algorithm=version.algorithm.name, name=version.name, protection_level=version.level
@@ -316,7 +317,7 @@ class CryptoPlane:
         self, request: kms_v1.GenerateRandomBytesRequest
     ) -> kms_v1.GenerateRandomBytesResponse:
         names.check("location", request.location, "location")
-        level = enum_name(request.protection_level)
+        level = enum_name(request, "protection_level")
         if level != "HSM":
             raise unimplemented(f"GenerateRandomBytes supports the protection level HSM only, not {level}.")
         if not 8 <= request.length_bytes <= 1024:

@@ -16,7 +16,9 @@ from google.cloud.kms_v1.services.key_management_service import transports
 from google.protobuf.message import DecodeError
 from grpc_status import rpc_status
 
+from anykms_emulators.clock import Clock
 from anykms_emulators.emulator import Emulator
+from anykms_emulators.gcp import names
 from anykms_emulators.gcp.control import ControlPlane
 from anykms_emulators.gcp.corruption import Corruptions
 from anykms_emulators.gcp.cryptoplane import CryptoPlane
@@ -28,7 +30,6 @@ from anykms_emulators.gcp.status import RefusedError, invalid, throttled, unimpl
 from anykms_emulators.recorder import Request
 
 if TYPE_CHECKING:
-    from anykms_emulators.clock import Clock
     from anykms_emulators.faults import Fault
 
 ROUTING_HEADER: Final = "x-goog-request-params"
@@ -61,11 +62,13 @@ class GCPEmulator(Emulator):
         clock: Clock | None = None,
         key_ring: str = "projects/p/locations/global/keyRings/r",
     ) -> None:
-        super().__init__(port=port, clock=clock)
-        self.key_ring = key_ring
-        self._store = Store(self.clock)
-        self._store.rings[key_ring] = KeyRing(key_ring, self.clock.now())
+        clock = clock or Clock()
+        self._store = Store(clock)
         self._methods = emulated(ControlPlane(self._store), CryptoPlane(self._store))
+        operations = {method.rpartition("/")[2] for method in self._methods}
+        super().__init__(port=port, clock=clock, operations=operations)
+        self.key_ring = names.check("KeyRing", key_ring, "key_ring")
+        self._store.rings[key_ring] = KeyRing(key_ring, self.clock.now())
         self._corruptions = Corruptions()
         self._stopping = threading.Event()
         self._server: grpc.Server | None = None

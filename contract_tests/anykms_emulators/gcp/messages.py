@@ -29,6 +29,17 @@ def parse(kind: Any, data: bytes) -> Any:
     return kind.FromString(data) if issubclass(kind, Message) else kind.deserialize(data)
 
 
+def enum_name(message: Any, field: str) -> str:
+    """The name of an enum field's value; the number when the installed enum has no name for it.
+
+    proto-plus itself would warn about such a number.
+    """
+    number: int = getattr(raw(message), field)
+    enum = descriptor_of(type(message)).fields_by_name[field].enum_type
+    named = None if enum is None else enum.values_by_number.get(number)
+    return str(number) if named is None else str(named.name)
+
+
 def plain(message: Any) -> dict[str, Any]:
     """A protobuf message as a dict of the fields that are set; enums by number, wrapped values bare."""
     result: dict[str, Any] = {}
