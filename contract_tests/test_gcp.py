@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from anykms.keys import ConnectionURI
+from anykms_aws import AWSProvider
 from anykms_contract import (
     AsymmetricDecryptionContract,
     CapabilityContract,
@@ -21,6 +22,7 @@ from anykms_contract import (
     StateContract,
     WrappingContract,
 )
+from anykms_emulators.aws import AWSEmulator
 from anykms_emulators.gcp import GCPEmulator
 from anykms_emulators.recorder import Recorder
 from anykms_gcp import GCPProvider
@@ -34,9 +36,7 @@ def harness() -> Iterator[Harness]:
     with emulator as gcp:
         where = ConnectionURI.parse(gcp.uri)
         with Harness(
-            open_provider=lambda: GCPProvider.connect(
-                where, allow_insecure_endpoint=True, clock=gcp.clock.now
-            ),
+            open_provider=lambda: GCPProvider.connect(where, **gcp.options, clock=gcp.clock.now),
             advance=gcp.clock.advance,
             requests=lambda: len(gcp.requests),
             wire_faults={
@@ -56,6 +56,16 @@ def harnesses(
     where = ConnectionURI.parse(f"local://{tmp_path_factory.mktemp('store')}/keys.db")
     with Harness(open_provider=lambda: LocalProvider.connect(where, create=True)) as local:
         yield harness, local
+
+
+@pytest.fixture(scope="module")
+def aws_harness() -> Iterator[Harness]:
+    with AWSEmulator() as aws:
+        where = ConnectionURI.parse(aws.uri)
+        with Harness(
+            open_provider=lambda: AWSProvider.connect(where, **aws.options), names_return=True
+        ) as opened:
+            yield opened
 
 
 class TestLifecycle(LifecycleContract): ...
@@ -89,3 +99,9 @@ class TestErrors(ErrorsContract): ...
 
 
 class TestWithLocal(CrossProviderContract): ...
+
+
+class TestWithAWS(CrossProviderContract):
+    @pytest.fixture
+    def harnesses(self, harness: Harness, aws_harness: Harness) -> tuple[Harness, Harness]:
+        return harness, aws_harness

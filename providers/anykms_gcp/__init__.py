@@ -255,6 +255,8 @@ class GCPProvider:
             version = key.primary if enabled else self._versions(key, None).current
         else:
             version = facts.only_version(key, self._versions(key, number), number)
+        if version is None and key.import_only and number is None:
+            raise _state_error(KeyState.PENDING_IMPORT)
         if version is None or facts.state_of(version) is KeyState.DESTROYED:
             raise KeyNotFoundError(f"the key {key.name} is destroyed, or has no such version")
         return facts.read(key, version, self._spki(key, version))
@@ -330,16 +332,14 @@ class GCPProvider:
         """
         if info.purpose is not KeyPurpose.ENCRYPT_DECRYPT or info.origin is not KeyOrigin.PROVIDER:
             raise UnsupportedOperationError(
-                f"Cloud KMS does not rotate a {info.purpose} key of origin {info.origin} for anykms"
+                "only an ENCRYPT_DECRYPT key that Cloud KMS has generated is rotated from here"
             )
         key, versions = self._look(info)
         if versions.state is not KeyState.ENABLED or versions.current is None:
             raise _state_error(versions.state)
         row = facts.unused_version(versions)
         if row is None:
-            row = self._change(
-                info, "create_crypto_key_version", parent=key.name, crypto_key_version={"state": "ENABLED"}
-            )
+            row = self._change(info, "create_crypto_key_version", parent=key.name, crypto_key_version={})
         row = self._generated(row.name)
         self._change(
             info,

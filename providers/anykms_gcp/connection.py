@@ -96,6 +96,10 @@ class Connection:
             return getattr(self._connected(), method)(request=request, retry=None, timeout=self._timeout)
         except SDK_ERRORS as error:
             raise translate(error) from error
+        except (
+            ValueError
+        ) as error:  # gRPC's word for a closed channel, and for a status that contradicts itself
+            raise UnavailableError("the client is closed, or the answer is not one of Cloud KMS") from error
 
     def pages(self, method: str, field: str, **request: object) -> Iterator[Reply]:
         """Every item under ``field`` of a listing, page after page."""

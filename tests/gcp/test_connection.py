@@ -39,7 +39,7 @@ def connect(uri: str, **options: Any) -> GCPProvider:
 
 
 def test_the_scheme_leads_here(gcp: GCPEmulator) -> None:
-    with anykms.connect(gcp.uri, allow_insecure_endpoint=True) as client:
+    with anykms.connect(gcp.uri, **gcp.options) as client:
         assert client.provider == "gcpkms"
         assert gcp.requests.operations == []
         client.generate_key(WRAPPING)
@@ -104,14 +104,18 @@ def test_an_injected_client_is_used_and_left_open(gcp: GCPEmulator) -> None:
     client.close()
     client.close()
     assert kms.get_crypto_key(name=info.uri.resource).name == info.uri.resource
-    with pytest.raises(errors.UnavailableError):
-        connect_closed(kms).get_key("orders")
-
-
-def connect_closed(kms: object) -> GCPProvider:
     provider = connect(URI, client=kms)
     provider.close()
-    return provider
+    with pytest.raises(errors.UnavailableError):
+        provider.get_key("orders")
+
+
+def test_an_injected_client_that_was_closed_is_unavailable(gcp: GCPEmulator) -> None:
+    kms = gcp.client()
+    provider = connect(URI, client=kms)
+    kms.transport.close()
+    with pytest.raises(errors.UnavailableError):
+        provider.get_key("orders")
 
 
 def test_only_a_client_over_grpc_will_do(gcp: GCPEmulator) -> None:
@@ -124,9 +128,8 @@ def test_only_a_client_over_grpc_will_do(gcp: GCPEmulator) -> None:
     for client in (rest, object(), "client"):
         with pytest.raises(errors.InvalidArgumentError):
             connect(URI, client=client)
-    for options in ({"credentials": AnonymousCredentials()},):
-        with pytest.raises(errors.InvalidArgumentError):
-            connect(URI, client=gcp.client(), **options)
+    with pytest.raises(errors.InvalidArgumentError):
+        connect(URI, client=gcp.client(), credentials=AnonymousCredentials())
     with pytest.raises(errors.InvalidArgumentError):
         connect(gcp.uri, client=gcp.client(), allow_insecure_endpoint=True)
 
@@ -160,9 +163,7 @@ def test_missing_credentials_are_unauthenticated(monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_lost_server_is_unavailable(gcp: GCPEmulator) -> None:
-    client = anykms.connect(
-        gcp.uri, allow_insecure_endpoint=True, retry=RetryPolicy(sleep=lambda _: None, max_attempts=2)
-    )
+    client = anykms.connect(gcp.uri, **gcp.options, retry=RetryPolicy(sleep=lambda _: None, max_attempts=2))
     client.generate_key(WRAPPING)
     gcp.stop()
     with pytest.raises(errors.UnavailableError):
@@ -171,7 +172,7 @@ def test_a_lost_server_is_unavailable(gcp: GCPEmulator) -> None:
 
 
 def test_a_polite_goodbye_is_not_noticed(gcp: GCPEmulator) -> None:
-    client = anykms.connect(gcp.uri, allow_insecure_endpoint=True)
+    client = anykms.connect(gcp.uri, **gcp.options)
     ring = Keyring([client.key(client.generate_key(WRAPPING))])
     gcp.goaway()
     assert ring.decrypt(ring.encrypt(b"data", context={}), context={}) == b"data"

@@ -35,7 +35,7 @@ def gcp() -> Iterator[GCPEmulator]:
 
 def connect(gcp: GCPEmulator, **options: Any) -> GCPProvider:
     where = ConnectionURI.parse(gcp.uri)
-    return GCPProvider.connect(where, allow_insecure_endpoint=True, clock=gcp.clock.now, **options)
+    return GCPProvider.connect(where, **gcp.options, clock=gcp.clock.now, **options)
 
 
 @pytest.fixture
@@ -250,7 +250,7 @@ def test_names_are_never_free_again(gcp: GCPEmulator, client: KMSClient, provide
 
 def test_a_missing_key_ring_is_told(gcp: GCPEmulator) -> None:
     where = ConnectionURI.parse(gcp.uri.replace("keyRings/r?", "keyRings/missing?"))
-    client = around(GCPProvider.connect(where, allow_insecure_endpoint=True))
+    client = around(GCPProvider.connect(where, **gcp.options))
     with pytest.raises(errors.KeyNotFoundError):
         client.generate_key(WRAPPING)
     with pytest.raises(errors.KeyNotFoundError):
@@ -563,6 +563,22 @@ def test_imported_keys_say_so(gcp: GCPEmulator, client: KMSClient) -> None:
     assert info.origin is KeyOrigin.IMPORTED
     with pytest.raises(errors.UnsupportedOperationError):
         client.rotate_key(info)
+
+
+def test_a_key_that_waits_for_its_material_says_so(gcp: GCPEmulator, client: KMSClient) -> None:
+    key = gcp.client().create_crypto_key(
+        request={
+            "parent": gcp.key_ring,
+            "crypto_key_id": "waiting",
+            "crypto_key": {"purpose": "ENCRYPT_DECRYPT", "import_only": True},
+            "skip_initial_version_creation": True,
+        }
+    )
+    with pytest.raises(errors.KeyPendingImportError):
+        client.get_key("waiting")
+    bring_in(gcp, key.name)
+    info = client.get_key("waiting")
+    assert (info.origin, info.conf_digest) == (KeyOrigin.IMPORTED, None)
 
 
 def test_a_key_of_ours_is_never_imported(gcp: GCPEmulator, client: KMSClient) -> None:

@@ -55,7 +55,7 @@ def patient(provider: GCPProvider) -> KMSClient:
 @pytest.fixture(scope="module")
 def module_bench() -> Iterator[Bench]:
     with GCPEmulator() as gcp:
-        provider = GCPProvider.connect(ConnectionURI.parse(gcp.uri), allow_insecure_endpoint=True)
+        provider = GCPProvider.connect(ConnectionURI.parse(gcp.uri), **gcp.options)
         with patient(provider) as client:
             yield Bench(
                 gcp,
@@ -320,7 +320,7 @@ def test_every_method_has_a_deadline(bench: Bench, call: str) -> None:
     """Also those that the SDK would wait for without end."""
     operation, perform = CALLS[call]
     where = ConnectionURI.parse(bench.gcp.uri)
-    hasty = GCPProvider.connect(where, allow_insecure_endpoint=True, timeout=0.2)
+    hasty = GCPProvider.connect(where, **bench.gcp.options, timeout=0.2)
     bench.gcp.faults.add(operation, "UNAVAILABLE", delay=1, times=None)
     with pytest.raises(errors.DeadlineExceededError) as caught:
         perform(replace(bench, provider=hasty))
