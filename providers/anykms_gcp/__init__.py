@@ -39,7 +39,7 @@ from anykms.keys import (
 )
 from anykms.provider import Capability, Operation, SignatureEncoding, WrapContext, Wrapped
 from anykms_gcp import facts, specs
-from anykms_gcp.connection import DEFAULT_TIMEOUT, Connection, Reply, checked, connect
+from anykms_gcp.connection import DEFAULT_TIMEOUT, Connection, Reply, check_seconds, checked, connect
 from anykms_gcp.facts import SCHEME, Versions
 
 __all__ = ["GCPProvider"]
@@ -86,14 +86,15 @@ class GCPProvider:
             client: a KeyManagementServiceClient over gRPC, used as it is; it stays open.
             allow_insecure_endpoint: accept ``endpoint``, which must be on this machine and is spoken to without TLS.
             credentials: google.auth Credentials, instead of application default credentials.
-            timeout: seconds to wait for one answer.
-            generation_timeout: seconds to wait until a new asymmetric key is generated.
+            timeout: seconds to wait for one answer, more than 0.
+            generation_timeout: seconds to wait until a new key is generated, 0 or more.
             clock: the time, from which the first automatic rotation is counted; default: the system's.
 
         Raises:
             InvalidArgumentError: an unknown option, a bad endpoint, a client over REST, or arguments that exclude
                 each other.
         """
+        check_seconds(generation_timeout, "generation_timeout")
         gcp = connect(
             uri,
             client=client,
@@ -154,6 +155,8 @@ class GCPProvider:
         except KeyExistsError as error:
             self._require_free(name)
             raise NameReservedError(f"{name} was deleted; Cloud KMS never frees a name") from error.__cause__
+        if key.name != name:
+            raise IntegrityError("Cloud KMS made another key than the one asked for")
         version_name = f"{name}/cryptoKeyVersions/{facts.ONLY_VERSION}"
         try:
             version = self._generated(version_name)

@@ -141,6 +141,14 @@ class Connection:
                 self._client.transport.close()
 
 
+def check_seconds(value: float, what: str) -> None:
+    """Raises TypeError or InvalidArgumentError unless ``value`` is a number of seconds, 0 or more."""
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        raise TypeError(f"{what} is a number of seconds, not {type(value).__name__}")
+    if not math.isfinite(value) or value < 0:
+        raise InvalidArgumentError(f"{what} is in seconds, 0 or more")
+
+
 def is_version_of(version_name: str, key_name: str) -> bool:
     """Whether the first is the resource name of a version of the second."""
     number = version_name.removeprefix(f"{key_name}/cryptoKeyVersions/")
@@ -156,10 +164,9 @@ def connect(
     timeout: float,
 ) -> Connection:
     """See ``GCPProvider.connect``."""
-    if not isinstance(timeout, (int, float)) or isinstance(timeout, bool):
-        raise TypeError(f"timeout is a number of seconds, not {type(timeout).__name__}")
-    if not math.isfinite(timeout) or timeout <= 0:
-        raise InvalidArgumentError("timeout is in seconds, more than 0")
+    check_seconds(timeout, "timeout")
+    if timeout == 0:
+        raise InvalidArgumentError("timeout is more than 0 seconds")
     unknown = sorted(set(uri.options) - set(OPTIONS))
     if unknown:
         raise InvalidArgumentError(

@@ -67,11 +67,6 @@ def version_id(version: Reply) -> str:
     return number
 
 
-def algorithm_name(version: Reply) -> str:
-    """The algorithm of a version, or of a version template, in Cloud KMS's words."""
-    return _name(version.algorithm)
-
-
 def is_imported(version: Reply) -> bool:
     """Whether somebody brought the version's material from outside Cloud KMS."""
     return bool(version.import_job)
@@ -84,7 +79,7 @@ def has_primary(key: Reply) -> bool:
 
 def algorithm_of(key: Reply, version: Reply) -> tuple[Algorithm, int | None]:
     """Algorithm and size of a version; UnsupportedOperationError for one that the contract does not have."""
-    return specs.algorithm_of(_name(key.purpose), algorithm_name(version))
+    return specs.algorithm_of(_name(key.purpose), _name(version.algorithm))
 
 
 def _name(value: object) -> str:
@@ -161,12 +156,12 @@ def fingerprint(spki: bytes) -> str:
 # Key information
 
 
-def read(key: Reply, version: Reply | None, spki: bytes | None) -> KeyInfo:
+def read(key: Reply, version: Reply, spki: bytes | None) -> KeyInfo:
     """The KeyInfo of a key.
 
     Args:
         key: the CryptoKey.
-        version: the one in use: the primary one of an ENCRYPT_DECRYPT key, if it has one, or the only one.
+        version: the one in use: the primary one of an ENCRYPT_DECRYPT key, or the only one.
         spki: of an asymmetric key; None while Cloud KMS withholds it.
 
     Raises:
@@ -174,23 +169,22 @@ def read(key: Reply, version: Reply | None, spki: bytes | None) -> KeyInfo:
         UnsupportedOperationError: a key that anykms does not use.
         KMSError: the state's own error, where only the public key would tell what the labels do not.
     """
-    template = key.version_template if version is None else version
-    algorithm, key_size = specs.algorithm_of(_name(key.purpose), algorithm_name(template))
+    algorithm, key_size = algorithm_of(key, version)
     purpose = specs.spec_of(algorithm, key_size).purpose
-    level = specs.LEVELS.get(_name(template.protection_level))
+    level = specs.LEVELS.get(_name(version.protection_level))
     if level is None:
         raise UnsupportedOperationError(
-            f"anykms does not use keys of protection level {_name(template.protection_level)}"
+            f"anykms does not use keys of protection level {_name(version.protection_level)}"
         )
     ours = is_ours(key)
     origin = _origin(key, version, level)
     if ours and origin is not KeyOrigin.PROVIDER:
         raise IntegrityError("the material of a key that anykms made was brought in by someone else")
     labels: Mapping[str, str] = key.labels
-    uri = uri_of(key.name)
+    public = specs.has_public_key(purpose)
     return KeyInfo(
         name=key.name.rpartition("/")[2],
-        uri=uri if version is None or purpose is KeyPurpose.ENCRYPT_DECRYPT else uri_of(version.name),
+        uri=_uri(key.name if purpose is KeyPurpose.ENCRYPT_DECRYPT else version.name),
         provider=SCHEME,
         purpose=purpose,
         algorithm=algorithm,
@@ -198,9 +192,7 @@ def read(key: Reply, version: Reply | None, spki: bytes | None) -> KeyInfo:
         protection_level=level,
         origin=origin,
         created_at=moment(key.create_time),
-        fingerprint=_fingerprint(labels if ours else {}, version, spki)
-        if specs.has_public_key(purpose)
-        else None,
+        fingerprint=_fingerprint(labels if ours else {}, version, spki) if public else None,
         tags=_callers_tags(labels),
         destroy_window=days(key.destroy_scheduled_duration),
         destroy_window_enforced=True,
@@ -208,7 +200,7 @@ def read(key: Reply, version: Reply | None, spki: bytes | None) -> KeyInfo:
     )
 
 
-def uri_of(name: str) -> KeyURI:
+def _uri(name: str) -> KeyURI:
     """The URI of a resource name; IntegrityError if it is not that of a key or version."""
     try:
         return KeyURI.from_spelling(name)
@@ -216,11 +208,10 @@ def uri_of(name: str) -> KeyURI:
         raise IntegrityError("Cloud KMS names a key by something that is not the name of a key") from error
 
 
-def _origin(key: Reply, version: Reply | None, level: ProtectionLevel) -> KeyOrigin:
+def _origin(key: Reply, version: Reply, level: ProtectionLevel) -> KeyOrigin:
     if level is ProtectionLevel.EXTERNAL:
         return KeyOrigin.EXTERNAL
-    imported = key.import_only or (version is not None and is_imported(version))
-    return KeyOrigin.IMPORTED if imported else KeyOrigin.PROVIDER
+    return KeyOrigin.IMPORTED if key.import_only or is_imported(version) else KeyOrigin.PROVIDER
 
 
 def _fingerprint(labels: Mapping[str, str], version: Reply, spki: bytes | None) -> str:
@@ -319,7 +310,7 @@ def second_version(key_name: str) -> IntegrityError:
 def check_versions(info: KeyInfo, versions: Versions) -> None:
     """Raises IntegrityError where the versions cannot be those of the key that ``info`` describes."""
     if versions.current is not None:
-        specs.check_same_kind(info, algorithm_name(versions.current))
+        specs.check_same_kind(info, _name(versions.current.algorithm))
     if info.conf_digest is None:
         return
     if info.purpose is not KeyPurpose.ENCRYPT_DECRYPT and len(versions.rows) > 1:

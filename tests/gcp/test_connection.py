@@ -89,7 +89,14 @@ def test_a_timeout_is_more_than_nothing(timeout: float) -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [{"timeout": "5"}, {"timeout": True}, {"credentials": {"token": "secret"}}, {"region": "eu"}]
+    "options",
+    [
+        {"timeout": "5"},
+        {"timeout": True},
+        {"generation_timeout": "5"},
+        {"credentials": {"token": "secret"}},
+        {"region": "eu"},
+    ],
 )
 def test_arguments_of_another_type_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(TypeError) as caught:
