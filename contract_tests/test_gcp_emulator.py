@@ -9,6 +9,7 @@ import hmac
 import inspect
 import json
 import random
+import socket
 import subprocess
 import sys
 import threading
@@ -41,8 +42,8 @@ from anykms_emulators import Clock
 from anykms_emulators.gcp import GCPEmulator, Generation
 from anykms_emulators.gcp.algorithms import ALGORITHMS
 from anykms_emulators.gcp.algorithms import NOT_EMULATED as ALGORITHMS_NOT_EMULATED
-from anykms_emulators.gcp.control import ControlPlane
-from anykms_emulators.gcp.cryptoplane import CryptoPlane
+from anykms_emulators.gcp.control_plane import ControlPlane
+from anykms_emulators.gcp.data_plane import DataPlane
 from anykms_emulators.gcp.methods import NOT_EMULATED, emulated
 from anykms_emulators.gcp.resources import Store
 
@@ -51,7 +52,7 @@ if TYPE_CHECKING:
 
 RING = "projects/p/locations/global/keyRings/r"
 SECRET = b"I'm a secret message!"
-RPCS = emulated(ControlPlane(Store(Clock())), CryptoPlane(Store(Clock())))
+RPCS = emulated(ControlPlane(Store(Clock())), DataPlane(Store(Clock())))
 
 
 @pytest.fixture
@@ -92,9 +93,6 @@ def set_state(kms: Any, version: str, state: str) -> Any:
     return kms.update_crypto_key_version(
         crypto_key_version={"name": version, "state": state}, update_mask={"paths": ["state"]}
     )
-
-
-# the tables against the installed library
 
 
 def _paths_sent_by(client_class: Any, transport_class: Any, address: str) -> None:
@@ -154,13 +152,12 @@ def test_other_methods_are_refused_by_name(gcp: GCPEmulator) -> None:
             assert path in error.details()
 
 
-# faults
-
-
 def test_an_injected_error_happens_once_and_does_nothing(gcp: GCPEmulator, kms: Any) -> None:
-    gcp.faults.add("CreateCryptoKey", "ABORTED", message="try again")
-    with pytest.raises(exceptions.Aborted, match="try again"):
+    gcp.faults.add("CreateCryptoKey", "ABORTED", message="try again", retry_after=3)
+    with pytest.raises(exceptions.Aborted, match="try again") as caught:
         make_key(kms)
+    error: Any = caught.value
+    assert [detail.retry_delay.seconds for detail in error.details] == [3]
     assert gcp.faults.pending == ()
     make_key(kms)
 
@@ -196,6 +193,16 @@ def test_a_lost_reply_has_done_its_work(gcp: GCPEmulator, kms: Any) -> None:
         make_key(kms)
     with pytest.raises(exceptions.AlreadyExists):
         make_key(kms)
+
+
+@pytest.mark.parametrize("kind", ["reset", "lost reply"])
+def test_a_cut_costs_one_call(gcp: GCPEmulator, kms: Any, kind: Any) -> None:
+    for _ in range(25):
+        gcp.faults.add("GetKeyRing", kind=kind)
+        with pytest.raises(exceptions.ServiceUnavailable):
+            kms.get_key_ring(name=RING, retry=None)
+        assert kms.get_key_ring(name=RING, retry=None).name == RING
+    assert len(gcp.requests) == 50
 
 
 def test_a_delay_beyond_the_deadline_still_does_the_work(gcp: GCPEmulator, kms: Any) -> None:
@@ -244,8 +251,6 @@ def test_a_fault_with_an_unknown_code_says_so(gcp: GCPEmulator, kms: Any) -> Non
     with pytest.raises(exceptions.InternalServerError, match="TEAPOT is not a gRPC status code"):
         kms.get_key_ring(name=RING, retry=None)
 
-
-# a flipped bit on the wire
 
 REQUEST_FLIPS = [
     ("Encrypt", "plaintext"),
@@ -437,9 +442,6 @@ def test_each_damaged_bit_of_a_ciphertext_is_noticed(shared: tuple[GCPEmulator, 
             caller.kms.decrypt(name=caller.key, ciphertext=bytes(damaged))
 
 
-# routing
-
-
 @pytest.mark.parametrize(
     "header",
     [
@@ -464,9 +466,6 @@ def test_a_request_without_its_routing_header_is_refused(
         assert call(request, metadata=(("x-goog-request-params", f"name={RING}"),))
 
 
-# recorder
-
-
 def test_requests_are_recorded_as_they_came(gcp: GCPEmulator, kms: Any) -> None:
     key = make_key(kms, labels={"team": "alpha"})
     kms.encrypt(request={"name": key, "plaintext": SECRET, "plaintext_crc32c": crc32c(SECRET)})
@@ -483,9 +482,6 @@ def test_requests_are_recorded_as_they_came(gcp: GCPEmulator, kms: Any) -> None:
         "gccl" in encrypted.headers["x-goog-api-client"] or "gapic" in encrypted.headers["x-goog-api-client"]
     )
     assert SECRET.decode() not in repr(encrypted)
-
-
-# clock
 
 
 def test_rotations_that_are_overdue_all_happen() -> None:
@@ -538,9 +534,6 @@ def test_import_only_keys_may_destroy_at_once(gcp: GCPEmulator, kms: Any) -> Non
     assert kms.destroy_crypto_key_version(name=version).state.name == "DESTROYED"
 
 
-# generation
-
-
 def test_asymmetric_versions_wait_as_many_reads_as_asked(gcp: GCPEmulator, kms: Any) -> None:
     gcp.generation = Generation(reads=2)
     version = version_of(make_key(kms, "ASYMMETRIC_SIGN", "EC_SIGN_P256_SHA256"))
@@ -582,9 +575,6 @@ def test_generation_can_fail(gcp: GCPEmulator, kms: Any) -> None:
     kms.delete_crypto_key(name=key).result(timeout=20)
 
 
-# lifecycle
-
-
 def test_a_deleted_key_is_retired_for_ever(gcp: GCPEmulator, kms: Any) -> None:
     key = make_key(kms)
     sealed = kms.encrypt(name=key, plaintext=SECRET).ciphertext
@@ -624,7 +614,7 @@ def test_a_disabled_version_cannot_become_primary(kms: Any) -> None:
         kms.update_crypto_key_primary_version(name=key, crypto_key_version_id="2")
 
 
-# refusals that the wire truth has no source for: ours, so that a mistake in a test is not let through
+# what the wire truth has no source for: refused all the same, so that a mistake in a program shows
 
 KEY = f"{RING}/cryptoKeys/key"
 IMPORT: dict[str, Any] = {
@@ -659,6 +649,11 @@ def creating(**members: Any) -> dict[str, Any]:
         ("create_crypto_key", creating(import_only=True), exceptions.InvalidArgument),
         ("create_crypto_key", creating(labels={"": "v"}), exceptions.InvalidArgument),
         ("create_crypto_key", creating(labels={"1": "v"}), exceptions.InvalidArgument),
+        (
+            "create_crypto_key",
+            creating(destroy_scheduled_duration=timedelta(days=120, seconds=1)),
+            exceptions.InvalidArgument,
+        ),
         (
             "create_crypto_key",
             creating(next_rotation_time=datetime(2000, 1, 1, tzinfo=UTC)),
@@ -800,9 +795,6 @@ def test_a_wrapping_key_in_der(attacked_kms: Any) -> None:
     assert [job.name for job in attacked_kms.list_import_jobs(parent=RING)] == [name]
 
 
-# lists
-
-
 @pytest.mark.parametrize(
     "refused",
     [
@@ -881,9 +873,6 @@ def test_order_and_pages_agree(shared_list: Any) -> None:
     token = next(iter(first.pages)).next_page_token
     with pytest.raises(exceptions.InvalidArgument, match="page_token"):
         shared_list.list_crypto_keys(request={"parent": RING, "page_token": token, "filter": "purpose=MAC"})
-
-
-# import
 
 
 def import_job(kms: Any, method: str = "RSA_OAEP_3072_SHA256_AES_256") -> str:
@@ -973,9 +962,6 @@ def test_only_the_same_material_can_be_reimported(gcp: GCPEmulator, kms: Any) ->
         kms.mac_sign(name=version, data=SECRET)
     import_material(kms, key, "HMAC_SHA256", job, b"m" * 32, crypto_key_version=version)
     assert kms.mac_sign(name=version, data=SECRET).mac == tag
-
-
-# every algorithm, held to pyca
 
 
 def public_key(kms: Any, version: str) -> Any:
@@ -1112,9 +1098,6 @@ def test_decapsulation_finds_the_secret_that_pyca_encapsulated(
     assert kms.decapsulate(request={"name": version, "ciphertext": ciphertext}).shared_secret == secret
 
 
-# concurrency
-
-
 def test_concurrent_calls_keep_versions_in_sequence(gcp: GCPEmulator, kms: Any) -> None:
     key = make_key(kms)
     clients = [gcp.client() for _ in range(4)]
@@ -1176,9 +1159,6 @@ def test_the_official_async_client(gcp: GCPEmulator) -> None:
     assert asyncio.run(calls()) == [str(number).encode() for number in range(8)]
 
 
-# start and stop
-
-
 def test_state_outlasts_a_stop() -> None:
     gcp = GCPEmulator()
     with pytest.raises(RuntimeError, match="not started"):
@@ -1194,6 +1174,21 @@ def test_state_outlasts_a_stop() -> None:
     gcp.stop()
     with gcp:
         assert gcp.client().get_crypto_key(name=key).name == key
+
+
+@pytest.mark.parametrize(
+    "garbage",
+    [b"", b"GET / HTTP/1.1\r\n\r\n", bytes(5000), b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\xff" * 5000],
+)
+def test_garbage_on_the_port_does_not_stop_it(gcp: GCPEmulator, garbage: bytes) -> None:
+    host, _, port = gcp.address.partition(":")
+    with socket.create_connection((host, int(port)), timeout=20) as connection:
+        connection.sendall(garbage)
+        connection.shutdown(socket.SHUT_WR)
+        with contextlib.suppress(ConnectionResetError):
+            while connection.recv(4096):
+                pass
+    assert gcp.client().get_key_ring(name=RING, retry=None).name == RING
 
 
 def test_it_listens_on_loopback_only(gcp: GCPEmulator) -> None:
@@ -1226,8 +1221,6 @@ def test_the_command_serves_until_it_is_stopped() -> None:
         process.kill()
         process.communicate()
 
-
-# hostile requests
 
 NAMES = st.sampled_from(
     [

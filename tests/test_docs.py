@@ -49,6 +49,14 @@ def test_every_fence_has_a_language_that_is_run_or_is_no_code(page: Path) -> Non
     }
 
 
+@pytest.mark.parametrize(
+    "page", [*PAGES, *(ROOT / n for n in ("CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md"))]
+)
+def test_links_lead_to_files(page: Path) -> None:
+    targets = re.findall(r"\]\((?!\w+:)([^)#\s]+)", page.read_text())
+    assert [target for target in targets if not (page.parent / target).exists()] == []
+
+
 @pytest.mark.parametrize("page", [p for p in PAGES if blocks(p, "python")], ids=lambda p: p.name)
 def test_python_blocks_run(page: Path, tmp_path: Path) -> None:
     # Each block keeps its line numbers, so that a failure points into the page.

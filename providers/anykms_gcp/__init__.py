@@ -343,7 +343,8 @@ class GCPProvider:
         row = facts.unused_version(versions)
         if row is None:
             row = self._change(info, "create_crypto_key_version", parent=key.name, crypto_key_version={})
-        row = self._generated(row.name)
+        if facts.state_of(row) is not KeyState.ENABLED:
+            row = self._generated(row.name)
         self._change(
             info,
             "update_crypto_key_primary_version",

@@ -7,7 +7,6 @@ import threading
 import urllib.parse
 from collections.abc import Callable, Iterable, Mapping
 from concurrent import futures
-from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, Self, TypeAlias, cast
 
 import grpc
@@ -19,14 +18,14 @@ from grpc_status import rpc_status
 from anykms_emulators.clock import Clock
 from anykms_emulators.emulator import Emulator
 from anykms_emulators.gcp import names
-from anykms_emulators.gcp.control import ControlPlane
+from anykms_emulators.gcp.control_plane import ControlPlane
 from anykms_emulators.gcp.corruption import Corruptions
-from anykms_emulators.gcp.cryptoplane import CryptoPlane
+from anykms_emulators.gcp.data_plane import DataPlane
 from anykms_emulators.gcp.messages import has_field, parse, plain, raw
 from anykms_emulators.gcp.methods import NOT_EMULATED, Rpc, emulated
 from anykms_emulators.gcp.relay import Relay
 from anykms_emulators.gcp.resources import Generation, KeyRing, Store
-from anykms_emulators.gcp.status import RefusedError, invalid, throttled, unimplemented
+from anykms_emulators.gcp.status import RefusedError, invalid, retry_info, throttled, unimplemented
 from anykms_emulators.recorder import Request
 
 if TYPE_CHECKING:
@@ -64,7 +63,7 @@ class GCPEmulator(Emulator):
     ) -> None:
         clock = clock or Clock()
         self._store = Store(clock)
-        self._methods = emulated(ControlPlane(self._store), CryptoPlane(self._store))
+        self._methods = emulated(ControlPlane(self._store), DataPlane(self._store))
         operations = {method.rpartition("/")[2] for method in self._methods}
         super().__init__(port=port, clock=clock, operations=operations)
         self.key_ring = names.check("KeyRing", key_ring, "key_ring")
@@ -227,12 +226,14 @@ class GCPEmulator(Emulator):
         if fault.delay:
             self._stopping.wait(fault.delay)
         if fault.kind == "throttle":
-            raise throttled(None if fault.retry_after is None else timedelta(seconds=fault.retry_after))
+            raise throttled(fault.retry_after)
         if fault.kind == "error":
             code = grpc.StatusCode.__members__.get(fault.code or "INTERNAL")
             if code is None:
                 raise RefusedError(grpc.StatusCode.INTERNAL, f"{fault.code} is not a gRPC status code.")
-            raise RefusedError(code, fault.message or "Injected by the emulator.")
+            raise RefusedError(
+                code, fault.message or "Injected by the emulator.", *retry_info(fault.retry_after)
+            )
         if fault.kind == "reset":
             self._cut(context)
             raise RefusedError(grpc.StatusCode.UNAVAILABLE, "The connection was reset.")

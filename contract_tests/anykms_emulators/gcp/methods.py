@@ -14,8 +14,8 @@ from google.longrunning import operations_pb2  # pyright: ignore[reportMissingTy
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from anykms_emulators.gcp.control import ControlPlane
-    from anykms_emulators.gcp.cryptoplane import CryptoPlane
+    from anykms_emulators.gcp.control_plane import ControlPlane
+    from anykms_emulators.gcp.data_plane import DataPlane
 
 _KMS: Final = "/google.cloud.kms.v1.KeyManagementService/"
 _SINGLE_TENANT: Final = "single-tenant HSM instances are not emulated"
@@ -39,7 +39,7 @@ class Rpc(Generic[_Request, _Reply]):
     answer: Callable[[_Request], _Reply]
 
 
-def emulated(control: ControlPlane, crypto: CryptoPlane) -> dict[str, Rpc[Any, Any]]:
+def emulated(control: ControlPlane, data: DataPlane) -> dict[str, Rpc[Any, Any]]:
     """The emulated RPCs by their full gRPC method name."""
     named: dict[str, Rpc[Any, Any]] = {
         "ListKeyRings": Rpc(
@@ -127,28 +127,28 @@ def emulated(control: ControlPlane, crypto: CryptoPlane) -> dict[str, Rpc[Any, A
         "DeleteCryptoKey": Rpc(
             "name", kms_v1.DeleteCryptoKeyRequest, operations_pb2.Operation, control.delete_crypto_key
         ),
-        "Encrypt": Rpc("name", kms_v1.EncryptRequest, kms_v1.EncryptResponse, crypto.encrypt),
-        "Decrypt": Rpc("name", kms_v1.DecryptRequest, kms_v1.DecryptResponse, crypto.decrypt),
-        "RawEncrypt": Rpc("name", kms_v1.RawEncryptRequest, kms_v1.RawEncryptResponse, crypto.raw_encrypt),
-        "RawDecrypt": Rpc("name", kms_v1.RawDecryptRequest, kms_v1.RawDecryptResponse, crypto.raw_decrypt),
+        "Encrypt": Rpc("name", kms_v1.EncryptRequest, kms_v1.EncryptResponse, data.encrypt),
+        "Decrypt": Rpc("name", kms_v1.DecryptRequest, kms_v1.DecryptResponse, data.decrypt),
+        "RawEncrypt": Rpc("name", kms_v1.RawEncryptRequest, kms_v1.RawEncryptResponse, data.raw_encrypt),
+        "RawDecrypt": Rpc("name", kms_v1.RawDecryptRequest, kms_v1.RawDecryptResponse, data.raw_decrypt),
         "AsymmetricSign": Rpc(
-            "name", kms_v1.AsymmetricSignRequest, kms_v1.AsymmetricSignResponse, crypto.asymmetric_sign
+            "name", kms_v1.AsymmetricSignRequest, kms_v1.AsymmetricSignResponse, data.asymmetric_sign
         ),
         "AsymmetricDecrypt": Rpc(
             "name",
             kms_v1.AsymmetricDecryptRequest,
             kms_v1.AsymmetricDecryptResponse,
-            crypto.asymmetric_decrypt,
+            data.asymmetric_decrypt,
         ),
-        "MacSign": Rpc("name", kms_v1.MacSignRequest, kms_v1.MacSignResponse, crypto.mac_sign),
-        "MacVerify": Rpc("name", kms_v1.MacVerifyRequest, kms_v1.MacVerifyResponse, crypto.mac_verify),
-        "Decapsulate": Rpc("name", kms_v1.DecapsulateRequest, kms_v1.DecapsulateResponse, crypto.decapsulate),
-        "GetPublicKey": Rpc("name", kms_v1.GetPublicKeyRequest, kms_v1.PublicKey, crypto.get_public_key),
+        "MacSign": Rpc("name", kms_v1.MacSignRequest, kms_v1.MacSignResponse, data.mac_sign),
+        "MacVerify": Rpc("name", kms_v1.MacVerifyRequest, kms_v1.MacVerifyResponse, data.mac_verify),
+        "Decapsulate": Rpc("name", kms_v1.DecapsulateRequest, kms_v1.DecapsulateResponse, data.decapsulate),
+        "GetPublicKey": Rpc("name", kms_v1.GetPublicKeyRequest, kms_v1.PublicKey, data.get_public_key),
         "GenerateRandomBytes": Rpc(
             "location",
             kms_v1.GenerateRandomBytesRequest,
             kms_v1.GenerateRandomBytesResponse,
-            crypto.generate_random_bytes,
+            data.generate_random_bytes,
         ),
     }
     table = {_KMS + name: rpc for name, rpc in named.items()}

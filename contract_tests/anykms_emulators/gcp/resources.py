@@ -356,7 +356,10 @@ class Store:
             if key.rotation_period is None:
                 key.next_rotation_time = None
             else:
-                key.next_rotation_time += key.rotation_period
+                try:
+                    key.next_rotation_time += key.rotation_period
+                except OverflowError:  # after the year 9999
+                    key.next_rotation_time = None
         for version in key.versions.values():
             due = version.destroy_time
             if version.state == "DESTROY_SCHEDULED" and due is not None and due <= now:

@@ -13,8 +13,6 @@ from google.protobuf import any_pb2
 from google.rpc import error_details_pb2, status_pb2  # pyright: ignore[reportMissingTypeStubs] - it ships none
 
 if TYPE_CHECKING:
-    from datetime import timedelta
-
     from google.protobuf.message import Message
 
 DOMAIN: Final = "cloudkms.googleapis.com"
@@ -105,18 +103,21 @@ def unimplemented(message: str, **metadata: str) -> RefusedError:
     return RefusedError(grpc.StatusCode.UNIMPLEMENTED, message, reason("NOT_EMULATED", **metadata))
 
 
-def throttled(retry_after: timedelta | None) -> RefusedError:
+def retry_info(retry_after: int | None) -> tuple[Message, ...]:
+    """The RetryInfo that tells a client to wait `retry_after` seconds; nothing for None."""
+    if retry_after is None:
+        return ()
+    info = error_details_pb2.RetryInfo()
+    info.retry_delay.FromSeconds(retry_after)
+    return (info,)
+
+
+def throttled(retry_after: int | None) -> RefusedError:
     """RESOURCE_EXHAUSTED as Google's quota service says it."""
-    details: list[Message] = [
-        error_details_pb2.ErrorInfo(
-            reason="RATE_LIMIT_EXCEEDED",
-            domain="googleapis.com",
-            metadata={"service": DOMAIN, "quota_metric": f"{DOMAIN}/crypto_requests"},
-        )
-    ]
-    if retry_after is not None:
-        retry = error_details_pb2.RetryInfo()
-        retry.retry_delay.FromTimedelta(retry_after)
-        details.append(retry)
+    exceeded = error_details_pb2.ErrorInfo(
+        reason="RATE_LIMIT_EXCEEDED",
+        domain="googleapis.com",
+        metadata={"service": DOMAIN, "quota_metric": f"{DOMAIN}/crypto_requests"},
+    )
     message = f"Quota exceeded for quota metric 'Cryptographic requests' of service '{DOMAIN}'."
-    return RefusedError(grpc.StatusCode.RESOURCE_EXHAUSTED, message, *details)
+    return RefusedError(grpc.StatusCode.RESOURCE_EXHAUSTED, message, exceeded, *retry_info(retry_after))

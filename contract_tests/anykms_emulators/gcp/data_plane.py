@@ -14,7 +14,7 @@ from google.cloud import kms_v1
 
 from anykms_emulators.gcp import names
 from anykms_emulators.gcp.algorithms import POST_QUANTUM
-from anykms_emulators.gcp.control import pem_of
+from anykms_emulators.gcp.control_plane import pem_of
 from anykms_emulators.gcp.messages import enum_name
 from anykms_emulators.gcp.status import (
     checksum_mismatch,
@@ -64,7 +64,7 @@ def crc32c(data: bytes) -> int:
     return int(checksum.value(data))
 
 
-class CryptoPlane:
+class DataPlane:
     """One method for each RPC; each takes the request and returns the reply, or raises `RefusedError`."""
 
     def __init__(self, store: Store) -> None:

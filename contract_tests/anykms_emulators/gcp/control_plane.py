@@ -62,8 +62,6 @@ class ControlPlane:
     def __init__(self, store: Store) -> None:
         self._store = store
 
-    # reading
-
     def list_key_rings(self, request: kms_v1.ListKeyRingsRequest) -> kms_v1.ListKeyRingsResponse:
         prefix = names.check("location", request.parent, "parent") + "/keyRings/"
         with self._store.lock:
@@ -147,8 +145,6 @@ class ControlPlane:
         if operation is None:
             raise not_found("Operation", request.name)
         return operations_pb2.Operation.FromString(operation)
-
-    # creating
 
     def create_key_ring(self, request: kms_v1.CreateKeyRingRequest) -> kms_v1.KeyRing:
         location = names.check("location", request.parent, "parent")
@@ -295,8 +291,6 @@ class ControlPlane:
         outcome = _unwrap(job, request.wrapped_key or request.rsa_aes_wrapped_key)
         with self._store.lock:
             return self._launched(self._store.import_version(key, target, algorithm, job, outcome))
-
-    # changing
 
     def update_crypto_key(self, request: kms_v1.UpdateCryptoKeyRequest) -> kms_v1.CryptoKey:
         wanted = request.crypto_key
