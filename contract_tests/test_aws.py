@@ -44,7 +44,13 @@ def harness() -> Iterator[Harness]:
         Harness(
             open_provider=lambda: AWSProvider.connect(SDK, client=sdk, allow_insecure_endpoint=True),
             advance=aws.clock.advance,
-            requests=lambda: len(aws.requests),
+            requests=lambda: aws.requests.total,
+            wire_faults={
+                "UnavailableError": lambda times: aws.faults.add(times=times),
+                "ThrottledError": lambda times: aws.faults.add(kind="throttle", times=times),
+            },
+            lose_wire_reply=lambda after: aws.faults.add(kind="lost reply", after=after),
+            heal_wire=aws.faults.clear,
             names_return=True,
         ) as opened,
     ):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from datetime import datetime
 from typing import Any, Final, Self
 
@@ -46,13 +47,20 @@ ROTATIONS_FOR_LIFE: Final = 25
 _KEY_ID: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}|mrk-[0-9a-f]{32}")
 _ALIAS: Final = re.compile(r"alias/[A-Za-z0-9:/_-]{1,250}")
 _ALIAS_ARN: Final = re.compile(rf"arn:aws[a-z-]*:kms:([a-z0-9-]+):[0-9]{{12}}:({_ALIAS.pattern})")
-_UNROTATED: Final = (KeyState.PENDING_IMPORT, KeyState.UNAVAILABLE, KeyState.PENDING_GENERATION)
 
 
 class AWSProvider:
     """The keys of one AWS account and Region. Safe to use from many threads.
 
     A key made here is called ``alias/anykms/NAME`` in AWS; its ARN is what a KeyInfo pins and every call names.
+
+    >>> import anykms
+    >>> from anykms_emulators.aws import AWSEmulator
+    >>> with AWSEmulator() as aws, anykms.connect(aws.uri, **aws.options) as client:
+    ...     info = client.generate_key(anykms.KeyConf("releases", "SIGN_VERIFY", algorithm="ES256"))
+    ...     client.key(info).verify(b"v1.2.0", client.key(info).sign(b"v1.2.0"))
+    >>> info.protection_level
+    <ProtectionLevel.HSM: 'HSM'>
     """
 
     def __init__(self, aws: Connection) -> None:
@@ -164,31 +172,28 @@ class AWSProvider:
             if not alias.startswith(ALIAS_PREFIX) or "TargetKeyId" not in row:
                 continue
             try:
-                metadata, tags = self._look_up(row["TargetKeyId"])
+                metadata = self._aws.describe(row["TargetKeyId"])
+                tags = creation.read_tags(self._aws, metadata["Arn"])
             except KeyNotFoundError:
                 continue  # destroyed since the listing
             if facts.has_name(tags, alias.removeprefix(ALIAS_PREFIX)):
                 yield self._read(metadata, tags)
 
-    def _look_up(self, identifier: str) -> tuple[Reply, dict[str, str]]:
-        metadata = self._aws.describe(identifier)
-        if identifier.startswith("arn:") and ":key/" in identifier and metadata["Arn"] != identifier:
-            raise IntegrityError("AWS KMS describes another key than the one asked for")
-        return metadata, creation.read_tags(self._aws, metadata["Arn"])
-
     def _facts(self, identifier: str, name: str | None) -> KeyInfo:
         """The facts of a key; with ``name``, of one that was made under it."""
+        metadata = self._aws.describe(identifier)
+        arn: str = metadata["Arn"]
+        if identifier.startswith("arn:") and ":key/" in identifier and arn != identifier:
+            raise IntegrityError("AWS KMS describes another key than the one asked for")
+        tags: Mapping[str, str] = {}
         try:
-            metadata, tags = self._look_up(identifier)
+            tags = creation.read_tags(self._aws, arn)
         except PermissionDeniedError:
             # The tags of another account's key cannot be read, by anyone of this one.
             if name is not None:
                 raise
-            metadata, tags = self._aws.describe(identifier), {}
         if name is not None and not facts.has_name(tags, name):
-            raise IntegrityError(
-                f"{identifier} leads to a key that was not made under this name: {metadata['Arn']}"
-            )
+            raise IntegrityError(f"{identifier} leads to a key that was not made under this name: {arn}")
         return self._read(metadata, tags)
 
     def _read(self, metadata: Reply, tags: Mapping[str, str]) -> KeyInfo:
@@ -213,27 +218,27 @@ class AWSProvider:
             return KeyStatus(state=KeyState.DESTROYED)
         specs.check_same_kind(info, metadata["KeySpec"], metadata["KeyUsage"])
         state = facts.state_of(metadata)
+        deletion: datetime | None = metadata.get("DeletionDate")
+        status = KeyStatus(state=state, destroy_at=None if deletion is None else utc_seconds(deletion))
         created = utc_seconds(metadata["CreationDate"])
-        destroy_at: datetime | None = metadata.get("DeletionDate")
-        if info.purpose is not KeyPurpose.ENCRYPT_DECRYPT or state in _UNROTATED:
+        if info.purpose is not KeyPurpose.ENCRYPT_DECRYPT or metadata["Origin"] not in specs.ROTATED_ORIGINS:
+            # AWS names no version of a key that never has another, so the key's own id stands for it.
             only = KeyVersion(
                 id=metadata["KeyId"], state=state, created_at=created, fingerprint=info.fingerprint
             )
-            return KeyStatus(
-                state=state,
-                current_version=only.id,
-                versions=(only,),
-                destroy_at=destroy_at and utc_seconds(destroy_at),
-            )
+            return replace(status, current_version=only.id, versions=(only,))
+        if state in (KeyState.PENDING_IMPORT, KeyState.PENDING_GENERATION):
+            return status
         rotation = self._use(info, "get_key_rotation_status")
         materials = list(
             self._aws.pages(
                 "list_key_rotations", "Rotations", KeyId=arn_of(info), IncludeKeyMaterial="ALL_KEY_MATERIAL"
             )
         )
-        next_rotation: datetime | None = rotation.get("NextRotationDate")
-        return KeyStatus(
-            state=state,
+        on_demand = sum(row.get("RotationType") == "ON_DEMAND" for row in materials)
+        due: datetime | None = rotation.get("NextRotationDate")
+        return replace(
+            status,
             current_version=metadata.get("CurrentKeyMaterialId"),
             versions=tuple(
                 KeyVersion(
@@ -244,11 +249,9 @@ class AWSProvider:
                 for row in materials
                 if row.get("KeyMaterialState") != "PENDING_ROTATION"
             ),
-            destroy_at=destroy_at and utc_seconds(destroy_at),
             rotation_period=rotation.get("RotationPeriodInDays") if rotation["KeyRotationEnabled"] else None,
-            next_rotation_at=next_rotation and utc_seconds(next_rotation),
-            rotations_left=ROTATIONS_FOR_LIFE
-            - sum(row.get("RotationType") == "ON_DEMAND" for row in materials),
+            next_rotation_at=None if due is None else utc_seconds(due),
+            rotations_left=ROTATIONS_FOR_LIFE - on_demand,
         )
 
     def set_enabled(self, info: KeyInfo, enabled: bool) -> None:

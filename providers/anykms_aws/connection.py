@@ -41,6 +41,9 @@ def client_config(timeout: float = DEFAULT_TIMEOUT) -> Config:
     Raises:
         TypeError: not a number.
         InvalidArgumentError: not more than 0 seconds.
+
+    >>> client_config(timeout=2.0).read_timeout
+    2.0
     """
     if not isinstance(timeout, (int, float)) or isinstance(timeout, bool):
         raise TypeError(f"timeout is a number of seconds, not {type(timeout).__name__}")

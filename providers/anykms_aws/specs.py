@@ -167,6 +167,9 @@ ORIGINS: Final[Mapping[str, tuple[KeyOrigin, ProtectionLevel]]] = {
 }
 """Where the material came from, and where it lives: AWS KMS's own HSMs, or the customer's key store."""
 
+ROTATED_ORIGINS: Final = ("AWS_KMS", "EXTERNAL")
+"""Origins whose symmetric keys have materials that rotate; a custom key store's have one for life."""
+
 
 _SERVED: Final = {
     KeyPurpose.ENCRYPT_DECRYPT: (Operation.ROTATE_KEY, Operation.WRAP, Operation.UNWRAP),

@@ -8,6 +8,7 @@ import json
 import socket
 import ssl
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -128,6 +129,24 @@ class TestOptions:
         provider = connect(REGION)
         with pytest.raises(UnauthenticatedError):
             provider.get_key("orders")
+        provider.close()
+
+    def test_threads_share_one_client(self, aws: AWSEmulator, monkeypatch: pytest.MonkeyPatch) -> None:
+        provider = connect(aws.uri, **aws.options)
+        made: list[object] = []
+        real = provider._aws._make  # pyright: ignore[reportPrivateUsage] # counts the clients made
+
+        def count() -> Any:
+            made.append(None)
+            return real()
+
+        monkeypatch.setattr(provider._aws, "_make", count)  # pyright: ignore[reportPrivateUsage] # likewise
+        with ThreadPoolExecutor(8) as pool:
+            listings = [pool.submit(lambda: list(provider.list_keys())) for _ in range(32)]
+            assert [listing.result() for listing in listings] == [[]] * 32
+        assert len(made) == 1
+        assert len(aws.requests) == 32
+        provider.close()
         provider.close()
 
     def test_through_the_entry_point(self, aws: AWSEmulator) -> None:

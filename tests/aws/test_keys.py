@@ -153,6 +153,21 @@ class TestForeignKeys:
         info = facts.read(metadata, {}, lambda: None)
         assert (info.origin, info.protection_level) == expected
 
+    def test_the_status_of_a_key_in_a_custom_key_store(self, client: KMSClient, kms: Any) -> None:
+        """Such a key never rotates, and AWS refuses to list its rotations."""
+        made = Reply(make(kms), Origin="AWS_CLOUDHSM")
+        provider: Any = client._session.provider  # pyright: ignore[reportPrivateUsage] # the seam under the client
+        asked: list[str] = []
+
+        def ask(method: str, **parameters: Any) -> Reply:
+            asked.append(method)
+            return Reply(KeyMetadata=made)
+
+        provider._aws.ask = ask
+        status = client.describe_key(facts.read(made, {}, lambda: None))
+        assert asked == ["describe_key"]
+        assert (status.rotations_left, [version.id for version in status.versions]) == (None, [made["KeyId"]])
+
     def test_aws_managed_keys_are_not_used(self, kms: Any) -> None:
         with pytest.raises(UnsupportedOperationError, match="manages"):
             facts.read(Reply(make(kms), KeyManager="AWS"), {}, lambda: None)
