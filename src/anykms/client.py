@@ -341,12 +341,18 @@ class KMSClient:
         return template
 
     def _found(self, name: str, default: KMSError | None = None) -> KeyInfo | None:
-        """The key of that name, None where there is none. ``default`` is raised where it cannot be told."""
+        """The key of that name, None where there is none. ``default`` is raised where it cannot be told.
+
+        Without a default, before a key is made, one whose facts cannot be told counts as none: ``create_key``
+        says that the name is taken.
+        """
         try:
             return self._get(name)
         except KeyNotFoundError:
             return None
         except KMSError as error:
+            if default is None and not error.retryable:
+                return None
             raise default or error from None
 
     def _read_back(self, template: KeyTemplate) -> KeyInfo:
