@@ -144,7 +144,6 @@ class GCPProvider:
         A key that cannot be finished (no permission to read its public key, say) is scheduled for destruction.
         """
         name = f"{self._gcp.key_ring}/cryptoKeys/{template.name}"
-        self._require_free(name)
         try:
             key = self._gcp.ask(
                 "create_crypto_key",
@@ -153,8 +152,7 @@ class GCPProvider:
                 crypto_key=self._wanted(template),
             )
         except KeyExistsError as error:
-            self._require_free(name)
-            raise NameReservedError(f"{name} was deleted; Cloud KMS never frees a name") from error.__cause__
+            raise self._taken(name) from error.__cause__
         if key.name != name:
             raise IntegrityError("Cloud KMS made another key than the one asked for")
         version_name = f"{name}/cryptoKeyVersions/{facts.ONLY_VERSION}"
@@ -183,22 +181,19 @@ class GCPProvider:
             wanted |= {"rotation_period": period, "next_rotation_time": self._clock() + period}
         return wanted
 
-    def _require_free(self, name: str) -> None:
-        """Raises KeyExistsError or NameReservedError where there is a key of that name.
-
-        Asked before a key is made, so that after a lost reply an older key of the same conf cannot pass for new.
-        """
+    def _taken(self, name: str) -> KMSError:
+        """Who has the name, as far as it can be read: Cloud KMS never frees one, not even of a deleted key."""
+        dead = (KeyState.PENDING_DESTRUCTION, KeyState.DESTROYED)
         try:
-            key = self._get(name)
+            rows = self._versions(self._get(name), None).rows
+            is_live = not rows or any(facts.state_of(row) not in dead for row in rows)
         except KeyNotFoundError:
-            return
-        try:
-            states = {facts.state_of(row) for row in self._versions(key, None).rows}
-        except KMSError as error:
-            raise KeyExistsError(f"the name belongs to {name}") from error.__cause__
-        if states and states <= {KeyState.PENDING_DESTRUCTION, KeyState.DESTROYED}:
-            raise NameReservedError(f"the name belongs to {name}, and Cloud KMS never frees one")
-        raise KeyExistsError(f"the name belongs to {name}")
+            is_live = False
+        except KMSError:
+            is_live = True
+        if is_live:
+            return KeyExistsError(f"the name belongs to {name}")
+        return NameReservedError(f"the name belongs to {name}, and Cloud KMS never frees one")
 
     def _generated(self, version_name: str) -> Reply:
         """The version, once it is ENABLED."""

@@ -131,26 +131,24 @@ def test_an_older_key_of_the_same_conf_is_not_taken_for_new(
 ) -> None:
     client.generate_key(WRAPPING)
     FAULTS[fault](gcp, "CreateCryptoKey", 0)
+    error = attempt(lambda: client.generate_key(WRAPPING))
+    assert error is not None
+    assert error.retryable or type(error) is errors.KeyExistsError
     with pytest.raises(errors.KeyExistsError):
         client.generate_key(WRAPPING)
 
 
-def test_a_name_taken_meanwhile_is_not_ours(
-    gcp: GCPEmulator, client: KMSClient, provider: GCPProvider
-) -> None:
-    """Another process makes the key between our look and our call."""
-    real = provider._require_free  # pyright: ignore[reportPrivateUsage] # the only place to be quicker
-    seen: list[str] = []
-
-    def slow(name: str) -> None:
-        real(name)
-        if not seen:
-            seen.append(name)
-            around(connect(gcp)).generate_key(WRAPPING)
-
-    provider._require_free = slow  # type: ignore[method-assign] # pyright: ignore[reportPrivateUsage]
+def test_a_name_is_taken_also_by_what_cannot_be_read(gcp: GCPEmulator, client: KMSClient) -> None:
+    """Another's key, of a kind that anykms does not use, or one that we may not look at."""
+    kms = gcp.client()
+    raw = {"purpose": "RAW_ENCRYPT_DECRYPT", "version_template": {"algorithm": "AES_256_GCM"}}
+    kms.create_crypto_key(parent=gcp.key_ring, crypto_key_id="orders", crypto_key=raw)
     with pytest.raises(errors.KeyExistsError):
         client.generate_key(WRAPPING)
+    for operation in ("GetCryptoKey", "ListCryptoKeyVersions"):
+        gcp.faults.add(operation, "PERMISSION_DENIED", times=None)
+        with pytest.raises(errors.KeyExistsError):
+            client.generate_key(WRAPPING)
 
 
 def test_pending_generation_is_waited_out(gcp: GCPEmulator, client: KMSClient) -> None:
