@@ -24,21 +24,18 @@ from anykms_contract import (
 )
 from anykms_emulators.aws import AWSEmulator
 from anykms_emulators.gcp import GCPEmulator
-from anykms_emulators.recorder import Recorder
 from anykms_gcp import GCPProvider
 from anykms_local import LocalProvider
 
 
 @pytest.fixture(scope="module")
 def harness() -> Iterator[Harness]:
-    emulator = GCPEmulator()
-    emulator.requests = Recorder(limit=1_000_000)  # one that forgets could not count
-    with emulator as gcp:
+    with GCPEmulator() as gcp:
         where = ConnectionURI.parse(gcp.uri)
         with Harness(
             open_provider=lambda: GCPProvider.connect(where, **gcp.options, clock=gcp.clock.now),
             advance=gcp.clock.advance,
-            requests=lambda: len(gcp.requests),
+            requests=lambda: gcp.requests.total,
             wire_faults={
                 "UnavailableError": lambda times: gcp.faults.add(code="UNAVAILABLE", times=times),
                 "ThrottledError": lambda times: gcp.faults.add(kind="throttle", times=times),
