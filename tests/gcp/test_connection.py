@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,6 +16,8 @@ from google.cloud.kms_v1.services.key_management_service.transports import (
     KeyManagementServiceGrpcTransport,
     KeyManagementServiceRestTransport,
 )
+from hypothesis import given
+from hypothesis import strategies as st
 
 import anykms
 from anykms import KeyConf, KeyPurpose, Keyring, RetryPolicy, errors
@@ -70,6 +73,22 @@ def test_the_scheme_leads_here(gcp: GCPEmulator) -> None:
 def test_endpoints_are_refused(endpoint: str, options: dict[str, Any]) -> None:
     with pytest.raises(errors.InvalidArgumentError):
         connect(f"{URI}?endpoint={endpoint}", **options)
+
+
+@given(
+    st.text(max_size=40)
+    | st.from_regex(r"\A[^ ]{0,12}(127\.0\.0\.1|localhost|\[::1\])[^ ]{0,12}:[0-9]{1,5}\Z")
+)
+def test_whatever_is_accepted_is_on_this_machine(endpoint: str) -> None:
+    """No spelling hides another host: user info, zones, other schemes, look-alike names."""
+    uri = ConnectionURI("gcpkms", RING, {"endpoint": endpoint})
+    try:
+        GCPProvider.connect(uri, allow_insecure_endpoint=True).close()
+    except errors.InvalidArgumentError:
+        return
+    host, _, port = endpoint.rpartition(":")
+    assert 0 < int(port) < 65536
+    assert host == "localhost" or ipaddress.ip_address(host.strip("[]")).is_loopback
 
 
 @pytest.mark.parametrize("endpoint", ["127.0.0.1:1", "localhost:1", "[::1]:1", "127.8.9.1:1"])

@@ -232,6 +232,23 @@ def test_a_bit_that_is_always_flipped_is_an_integrity_error(
     assert bench.gcp.requests.operations.count(operation) == ATTEMPTS
 
 
+@pytest.mark.parametrize("look", [KMSClient.describe_key, lambda c, info: c.get_key(info.name)])
+def test_an_answer_about_another_key_is_noticed(
+    bench: Bench, look: Callable[[KMSClient, KeyInfo], object]
+) -> None:
+    bench.gcp.corrupt("GetCryptoKey", "response.name")
+    look(bench.client, bench.mac)
+    bench.gcp.corrupt("GetCryptoKey", "response.name", times=ATTEMPTS)
+    with pytest.raises(errors.IntegrityError):
+        look(bench.client, bench.mac)
+
+
+def test_a_new_key_under_another_name_is_looked_for_under_its_own(bench: Bench) -> None:
+    bench.gcp.corrupt("CreateCryptoKey", "response.name")
+    made = bench.client.generate_key(KeyConf("renamed", KeyPurpose.SIGN_VERIFY, algorithm="ES256"))
+    assert made == bench.client.get_key("renamed")
+
+
 def test_checksums_are_sent_with_everything_that_has_one(bench: Bench) -> None:
     bench.gcp.requests.clear()
     for use in (wrap, sign, sign_data, open_oaep, mac):
