@@ -1,8 +1,4 @@
-<<<<<<< HEAD
 """`anykms emulator aws` and its like: run one emulator until Ctrl-C."""
-=======
-"""`anykms emulator aws` and `anykms emulator azure`: run one emulator until Ctrl-C."""
->>>>>>> emu-azure
 
 from __future__ import annotations
 
@@ -57,15 +53,23 @@ def aws(port: int, region: str, as_json: bool) -> None:
 
 @emulator.command()
 @click.option("--port", type=click.IntRange(0, 65535), default=0, help="0 takes a free port.")
-<<<<<<< HEAD
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of shell lines.")
 def gcp(port: int, as_json: bool) -> None:
-    """Google Cloud KMS over gRPC. Needs google-cloud-kms."""
+    """Google Cloud KMS over gRPC. Needs google-cloud-kms.
+
+    \b
+    Examples:
+      anykms emulator gcp --port 4600
+      anykms emulator gcp --json
+    """
     # imported here: the other emulators must not need gRPC
     from anykms_emulators.gcp import GCPEmulator
 
     run(GCPEmulator(port=port), as_json=as_json)
-=======
+
+
+@emulator.command()
+@click.option("--port", type=click.IntRange(0, 65535), default=0, help="0 takes a free port.")
 @click.option("--vault", default="my-vault", show_default=True, help="The vault's name.")
 @click.option(
     "--sku", type=click.Choice(["standard", "premium", "hsm"]), default="standard", show_default=True
@@ -87,4 +91,3 @@ def azure(
     except ValueError as error:
         raise click.UsageError(str(error)) from None
     run(cloud, as_json=as_json)
->>>>>>> emu-azure
