@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import grpc
@@ -202,6 +203,18 @@ def test_a_polite_goodbye_is_not_noticed(gcp: GCPEmulator) -> None:
     ring = Keyring([client.key(client.generate_key(WRAPPING))])
     gcp.goaway()
     assert ring.decrypt(ring.encrypt(b"data", context={}), context={}) == b"data"
+
+
+def test_threads_share_one_connection(gcp: GCPEmulator) -> None:
+    """Also for the first call, which makes it."""
+    info = anykms.connect(gcp.uri, **gcp.options).generate_key(WRAPPING)
+    with anykms.connect(gcp.uri, **gcp.options) as client, ThreadPoolExecutor(8) as pool:
+
+        def there_and_back(number: int) -> bytes:
+            ring = Keyring([client.key(info)])
+            return ring.decrypt(ring.encrypt(bytes([number]), context={}), context={})
+
+        assert list(pool.map(there_and_back, range(32))) == [bytes([n]) for n in range(32)]
 
 
 # Errors that need no server
