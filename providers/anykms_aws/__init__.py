@@ -192,6 +192,8 @@ class AWSProvider:
             # The tags of another account's key cannot be read, by anyone of this one.
             if name is not None:
                 raise
+        if name is not None and not facts.is_ours(tags):
+            raise KeyNotFoundError(f"{identifier} leads to a key that anykms did not make: {arn}")
         if name is not None and not facts.has_name(tags, name):
             raise IntegrityError(f"{identifier} leads to a key that was not made under this name: {arn}")
         return self._read(metadata, tags)

@@ -95,8 +95,8 @@ def is_unfinished(tags: Tags, name: str) -> bool:
 
 
 def is_ours(tags: Tags) -> bool:
-    """Whether anykms made the key, as its tags tell it."""
-    return _NAME in tags
+    """Whether anykms made the key, as its tags tell it; one of them is enough, for the others may have been removed."""
+    return any(name.startswith(_TAG_PREFIX) for name in tags)
 
 
 def has_name(tags: Tags, name: str) -> bool:
@@ -206,7 +206,7 @@ def _withheld(state: KeyState) -> KMSError:
 
 def _tagged_name(tags: Tags) -> str:
     try:
-        return check_name(tags[_NAME])
+        return check_name(tags.get(_NAME, ""))
     except InvalidArgumentError as error:
         raise _edited(_NAME) from error
 

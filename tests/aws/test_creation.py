@@ -15,6 +15,7 @@ from anykms.errors import (
     InvalidArgumentError,
     KeyConfMismatchError,
     KeyExistsError,
+    KeyNotFoundError,
     KMSError,
     NameReservedError,
     PermissionDeniedError,
@@ -197,6 +198,15 @@ class TestNames:
             client.generate_key(ORDERS)
         aws.clock.advance(timedelta(days=9, seconds=1))
         assert client.generate_key(ORDERS).uri != first.uri
+
+    def test_an_alias_of_somebody_elses_key_has_the_name(self, client: KMSClient, kms: Any) -> None:
+        theirs = kms.create_key()["KeyMetadata"]["Arn"]
+        kms.create_alias(AliasName="alias/anykms/orders", TargetKeyId=theirs)
+        with pytest.raises(KeyNotFoundError, match="did not make"):
+            client.get_key("orders")
+        with pytest.raises(KeyExistsError):
+            client.generate_key(ORDERS)
+        assert live_keys(kms) == [theirs]
 
     def test_a_race_for_the_alias(
         self, aws: AWSEmulator, client: KMSClient, connect: Connect, kms: Any
