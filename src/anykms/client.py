@@ -345,12 +345,18 @@ class KMSClient:
         return template
 
     def _found(self, name: str, default: KMSError | None = None) -> KeyInfo | None:
-        """The key of that name, None where there is none. ``default`` is raised where it cannot be told."""
+        """The key of that name, None where there is none. ``default`` is raised where it cannot be told.
+
+        Without a default, before a key is made, one whose facts cannot be told counts as none: ``create_key``
+        says that the name is taken.
+        """
         try:
             return self._get(name)
         except KeyNotFoundError:
             return None
         except KMSError as error:
+            if default is None and not error.retryable:
+                return None
             raise default or error from None
 
     def _read_back(self, template: KeyTemplate) -> KeyInfo:
@@ -856,8 +862,10 @@ def _state_error(status: KeyStatus, provider: str, operation: str, key: str) -> 
 
 
 def _rotation(status: KeyStatus) -> tuple[object, ...]:
-    """What changes when a key is rotated, on any provider."""
-    return status.current_version, len(status.versions), status.rotations_left
+    """What changes when a key is rotated: the version in use, or where versions have no names what counts them."""
+    if status.current_version is not None:
+        return (status.current_version,)
+    return len(status.versions), status.rotations_left
 
 
 def _differences(template: KeyTemplate, info: KeyInfo, status: KeyStatus) -> list[str]:
