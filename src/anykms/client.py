@@ -464,6 +464,7 @@ class KMSClient:
 
         Raises:
             UnsupportedOperationError: another purpose: such a key has one version for life.
+            KeyStateError, KeyDestroyedError: the key is not ENABLED.
             QuotaExceededError: the provider allows no more rotations of this key.
         """
         if self._own(info).purpose is not KeyPurpose.ENCRYPT_DECRYPT:
@@ -474,7 +475,11 @@ class KMSClient:
                 key=str(info.uri),
             )
         self._session.require(Operation.ROTATE_KEY, info.algorithm, info.key_size)
-        before = _rotation(self._session.describe(info))
+        status = self._session.describe(info)
+        if status.state is not KeyState.ENABLED:
+            # Some services would make the new version, and with it the key, usable again.
+            raise _state_error(status, self.provider, Operation.ROTATE_KEY, str(info.uri))
+        before = _rotation(status)
         provider = self._session.provider
         return self._change(
             Operation.ROTATE_KEY,
