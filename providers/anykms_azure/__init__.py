@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Generator, Iterator, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Self
 
@@ -237,8 +238,12 @@ class AzureProvider:
         row = facts.row_of(bundle, self._vault.now())
         if not row.discarded:
             facts.check_deleted(info, row)
+        last = replace(facts.as_version(row, info.fingerprint), state=KeyState.PENDING_DESTRUCTION)
         return KeyStatus(
-            state=KeyState.PENDING_DESTRUCTION, destroy_at=facts.moment(bundle.get("scheduledPurgeDate"))
+            state=last.state,
+            current_version=last.id,
+            versions=(last,),
+            destroy_at=facts.moment(bundle.get("scheduledPurgeDate")),
         )
 
     def _sender_row(self, name: str) -> Row | None:
@@ -369,14 +374,14 @@ class AzureProvider:
     # Cryptography
 
     def get_public_key(self, info: KeyInfo, version: str | None) -> bytes:
-        """SPKI DER of the one version."""
+        """SPKI DER of the one version, whatever the key's state."""
         pinned = info.uri.version
         if version is not None and pinned is not None and version != pinned:
             raise KeyNotFoundError(f"the key's one version is another than {ascii(version)[:40]}")
-        name = self._name(info.uri)
+        if pinned is None:
+            return facts.spki(self._sender(info)[0])
         with self._use(info):
-            bundle = self._vault.bundle(name, pinned) if pinned else self._vault.current(name)[0]
-        return facts.spki(bundle)
+            return facts.spki(self._vault.bundle(self._name(info.uri), pinned))
 
     def wrap(self, info: KeyInfo, data_key: bytes, context: WrapContext) -> Wrapped:
         """Wrap under the current version: RSA-OAEP-256 without context, A256GCM with ``context.aad``.
@@ -450,14 +455,17 @@ class AzureProvider:
     # Calls
 
     def _pinned(self, info: KeyInfo) -> str:
-        """The one version of a key that does not rotate; a sender key's is the one with the pinned public key."""
-        if info.uri.version is not None:
-            return info.uri.version
+        """The one version of a key that does not rotate."""
+        return info.uri.version or self._sender(info)[1].id
+
+    def _sender(self, info: KeyInfo) -> tuple[Reply, Row]:
+        """A sender key, which ``info`` pins by its public key and not by its version."""
         with self._use(info):
             bundle, row = self._vault.current(self._name(info.uri))
         if facts.fingerprint(bundle) != info.fingerprint:
+            facts.check_created(info, row.created)
             raise IntegrityError(f"{info.name} has another public key than the pinned one")
-        return row.id
+        return bundle, row
 
     def _usable(self, info: KeyInfo, version: str | None, operation: str | None = None) -> str:
         """The version, None meaning the current one, once it is seen to be usable: Azure does not look at all of it."""
@@ -469,7 +477,11 @@ class AzureProvider:
                 bundle = self._vault.bundle(name, version)
                 row = facts.row_of(bundle, self._vault.now())
         if info.conf_digest is not None:
-            facts.check_tags(info, row.tags if facts.is_ours(row.tags) else self._tags_of_first(info))
+            if not facts.is_ours(row.tags) or facts.first_created(row) != info.created_at:
+                with self._use(info, version):
+                    self._look(info)  # a version that Azure made by itself, or another key of the same name
+            else:
+                facts.check_tags(info, row.tags)
         elif (operation or ("encrypt" if info.algorithm is Algorithm.A256GCM else "wrapKey")) not in facts.key_ops(
             bundle
         ):
@@ -480,9 +492,6 @@ class AzureProvider:
                 error.version = row.id
             raise error
         return row.id
-
-    def _tags_of_first(self, info: KeyInfo) -> Mapping[str, str]:
-        return facts.lasting_tags(self._look(info)[1]) or {}
 
     def _crypto(self, info: KeyInfo, version: str, verb: str, sent: Mapping[str, str]) -> Reply:
         """An operation on a version, whose reply says which key served it."""

@@ -216,9 +216,9 @@ def check_rows(info: KeyInfo, rows: list[Row]) -> None:
         raise KeyDestroyedError("the key is destroyed; another has its name now")
     if info.conf_digest is None:
         return
-    if info.purpose is KeyPurpose.ENCRYPT_DECRYPT:
+    if info.uri.version is None:
         check_created(info, rows[0].created)
-    elif len(rows) > 1:
+    if info.purpose is not KeyPurpose.ENCRYPT_DECRYPT and len(rows) > 1:
         raise IntegrityError(
             f"the key has {len(rows)} versions, and a {info.purpose} key has one for life: someone else made one"
         )
