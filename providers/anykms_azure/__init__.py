@@ -90,7 +90,9 @@ class AzureProvider:
         Raises:
             InvalidArgumentError: an unknown option or sku, or arguments that exclude each other.
         """
-        azure = connect(uri, credential=credential, key_client=key_client, transport=transport, timeout=timeout)
+        azure = connect(
+            uri, credential=credential, key_client=key_client, transport=transport, timeout=timeout
+        )
         return cls(azure, clock or (lambda: datetime.now(UTC)), transition_timeout)
 
     def __repr__(self) -> str:
@@ -160,15 +162,19 @@ class AzureProvider:
                 if not facts.is_ours(facts.tags_of(row)) or name.endswith(SENDER_SUFFIX):
                     continue
                 with contextlib.suppress(KeyNotFoundError):  # deleted, recovered or purged since the listing
-                    yield self._facts(name, None) if path == "/keys" else self._deleted_facts(
-                        self._vault.deleted(name)
+                    yield (
+                        self._facts(name, None)
+                        if path == "/keys"
+                        else self._deleted_facts(self._vault.deleted(name))
                     )
 
     def _facts(self, name: str, version: str | None) -> KeyInfo:
         bundle = self._vault.bundle(name, version) if version else self._vault.current(name)[0]
         rows = self._vault.rows(name)
         if name.endswith(SENDER_SUFFIX) and facts.is_ours(rows[0].tags):
-            raise KeyNotFoundError(f"{name} is the sender key of {name.removesuffix(SENDER_SUFFIX)}; use that")
+            raise KeyNotFoundError(
+                f"{name} is the sender key of {name.removesuffix(SENDER_SUFFIX)}; use that"
+            )
         return self._read(bundle, rows)
 
     def _deleted_facts(self, bundle: Reply) -> KeyInfo:
@@ -253,7 +259,9 @@ class AzureProvider:
         except KeyNotFoundError:
             return None
         if len(rows) > 1:
-            raise IntegrityError(f"{name}{SENDER_SUFFIX} has {len(rows)} versions, and a sender key has one for life")
+            raise IntegrityError(
+                f"{name}{SENDER_SUFFIX} has {len(rows)} versions, and a sender key has one for life"
+            )
         return rows[0]
 
     def _rotation_period(self, name: str) -> int | None:
@@ -422,7 +430,9 @@ class AzureProvider:
         if info.conf_digest is None:
             self._usable(info, version, {"unwrapkey": "unwrapKey"}.get(verb, verb))
         try:
-            reply = self._crypto(info, version, verb, {name: facts.encode(part) for name, part in sent.items()})
+            reply = self._crypto(
+                info, version, verb, {name: facts.encode(part) for name, part in sent.items()}
+            )
         except KeyDestroyedError:
             raise
         except (InvalidArgumentError, KeyNotFoundError) as error:
@@ -437,11 +447,15 @@ class AzureProvider:
         version = self._pinned(info)
         if info.conf_digest is None:
             self._usable(info, version, "sign")
-        signature = facts.decode(self._crypto(info, version, "sign", {"value": facts.encode(message)}), "value")
+        signature = facts.decode(
+            self._crypto(info, version, "sign", {"value": facts.encode(message)}), "value"
+        )
         width = info.algorithm.spec.coordinate_size
         expected = (info.key_size or 0) // 8 if width is None else 2 * width
         if len(signature) != expected:
-            raise IntegrityError(f"Key Vault's answer has a signature of {len(signature)} bytes, not {expected}")
+            raise IntegrityError(
+                f"Key Vault's answer has a signature of {len(signature)} bytes, not {expected}"
+            )
         return signature
 
     def mac(self, info: KeyInfo, message: bytes) -> bytes:
@@ -482,9 +496,9 @@ class AzureProvider:
                     self._look(info)  # a version that Azure made by itself, or another key of the same name
             else:
                 facts.check_tags(info, row.tags)
-        elif (operation or ("encrypt" if info.algorithm is Algorithm.A256GCM else "wrapKey")) not in facts.key_ops(
-            bundle
-        ):
+        elif (
+            operation or ("encrypt" if info.algorithm is Algorithm.A256GCM else "wrapKey")
+        ) not in facts.key_ops(bundle):
             raise KeyUsageError(f"the key's key_ops are {', '.join(sorted(facts.key_ops(bundle)))}")
         if row.state is not KeyState.ENABLED:
             error = _state_error(row.state)

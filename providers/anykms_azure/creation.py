@@ -48,7 +48,9 @@ def create(vault: Vault, template: KeyTemplate) -> KeyInfo:
     if paired:
         tags = facts.sender_tags(template)
         body = _body(template, KeyPurpose.SIGN_VERIFY, Algorithm.ES256, None, tags, enabled, vault)
-        sender_bundle = _begun(vault, sender, tags) if begun else _make(vault, sender, template, body, enabled)
+        sender_bundle = (
+            _begun(vault, sender, tags) if begun else _make(vault, sender, template, body, enabled)
+        )
     tags = facts.first_tags(template, None if sender_bundle is None else facts.fingerprint(sender_bundle))
     body = _body(template, template.purpose, template.algorithm, template.key_size, tags, enabled, vault)
     bundle = _make(vault, name, template, body, enabled)

@@ -246,7 +246,9 @@ def check_deleted(info: KeyInfo, row: Row) -> None:
 def first_created(row: Row) -> datetime:
     """When the key of a deleted version was made."""
     stamped = row.tags.get(_CREATED, "")
-    return moment(int(stamped)) if stamped.isascii() and stamped.isdigit() and len(stamped) < 12 else row.created
+    return (
+        moment(int(stamped)) if stamped.isascii() and stamped.isdigit() and len(stamped) < 12 else row.created
+    )
 
 
 # Keys
@@ -321,7 +323,9 @@ def read(bundle: Reply, rows: list[Row], sender: Reply | None, host: str, sku: S
     sender_fingerprint = None
     if ours is not None and wraps and public:
         if sender is None or fingerprint(sender) != tags.get(_SENDER):
-            raise IntegrityError(f"the key {name}{SENDER_SUFFIX} is not the sender key that {name} was made with")
+            raise IntegrityError(
+                f"the key {name}{SENDER_SUFFIX} is not the sender key that {name} was made with"
+            )
         sender_fingerprint = tags[_SENDER]
     if ours is not None and not wraps and len(rows) > 1:
         raise IntegrityError(f"{name} has {len(rows)} versions, and a {purpose} key has one for life")

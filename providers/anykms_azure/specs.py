@@ -139,10 +139,9 @@ _WRAPS: Final = (Operation.GENERATE_KEY, Operation.ROTATE_KEY, Operation.WRAP, O
 
 
 def _capabilities(sku: Sku) -> frozenset[Capability]:
-    asymmetric = {
-        algorithm: (Operation.GENERATE_KEY, Operation.GET_PUBLIC_KEY, Operation.SIGN)
-        for algorithm in _SIGNING
-    } | {Algorithm.RSA_OAEP_256: (*_WRAPS, Operation.GET_PUBLIC_KEY, Operation.DECRYPT)}
+    asymmetric = dict.fromkeys(
+        _SIGNING, (Operation.GENERATE_KEY, Operation.GET_PUBLIC_KEY, Operation.SIGN)
+    ) | {Algorithm.RSA_OAEP_256: (*_WRAPS, Operation.GET_PUBLIC_KEY, Operation.DECRYPT)}
     found = capabilities(LIFECYCLE, asymmetric, sku.levels)
     if sku is Sku.STANDARD:
         return found
