@@ -573,6 +573,18 @@ def test_automatic_rotation_follows_the_clock(own: AWSEmulator) -> None:
     assert len(kms.list_key_rotations(KeyId=key_id)["Rotations"]) == 2
 
 
+def test_a_disabled_key_rotates_once_enabled_again(own: AWSEmulator) -> None:
+    # service model, GetKeyRotationStatus: Disabled
+    kms = client(own)
+    key_id = new_key(kms)
+    kms.enable_key_rotation(KeyId=key_id, RotationPeriodInDays=90)
+    kms.disable_key(KeyId=key_id)
+    own.clock.advance(timedelta(days=100))
+    assert kms.list_key_rotations(KeyId=key_id)["Rotations"] == []
+    kms.enable_key(KeyId=key_id)
+    assert len(kms.list_key_rotations(KeyId=key_id)["Rotations"]) == 1
+
+
 def test_no_rotation_on_demand_just_before_a_scheduled_one(own: AWSEmulator) -> None:
     kms = client(own)
     key_id = new_key(kms)
@@ -781,6 +793,14 @@ def test_a_dry_run_changes_nothing(own: AWSEmulator) -> None:
 
 def public_key(kms: Any, key_id: str) -> Any:
     return serialization.load_der_public_key(kms.get_public_key(KeyId=key_id)["PublicKey"])
+
+
+def test_no_two_ciphertexts_are_equal(kms: Any) -> None:
+    # go-cloud awskms-TestMultipleEncryptionsNotEqual.replay
+    key_id = new_key(kms)
+    blobs = [kms.encrypt(KeyId=key_id, Plaintext=b"x")["CiphertextBlob"] for _ in range(2)]
+    assert blobs[0] != blobs[1]
+    assert [kms.decrypt(CiphertextBlob=blob)["Plaintext"] for blob in blobs] == [b"x", b"x"]
 
 
 def test_every_bit_of_a_ciphertext_counts(own: AWSEmulator) -> None:

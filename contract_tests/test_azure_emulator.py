@@ -355,6 +355,7 @@ def test_bad_tokens_are_refused(az: AzureEmulator) -> None:
         f"Bearer {az.token(resource='https://managedhsm.azure.net')}",
         f"Bearer {az.token(resource='https://vault.azure.net/')}",
         "Bearer \xff\xfe.\xff.\xff",
+        f"Bearer {az.token(caller=cast('Any', 7))}",
     ):
         status, headers, body = raw(az, "GET", f"/keys?{API}", authorization=authorization)
         assert status == 401, authorization[:20]
@@ -815,6 +816,14 @@ def test_a_key_opens_and_closes_by_the_clock(own: AzureEmulator) -> None:
     assert outcomes == ["KeyNotYetValid", "signed", "KeyExpired"]
 
 
+def test_what_was_never_deleted_is_not_recovered(own: AzureEmulator) -> None:
+    client = own.client()
+    client.create_ec_key("k")
+    for method, path in (("GET", ""), ("POST", "/recover"), ("DELETE", "")):
+        status, reply = call(client, method, f"/deletedkeys/k{path}")
+        assert (status, reply["error"]["message"]) == (404, "Deleted Key not found: k")
+
+
 def test_a_purged_name_is_free_again(own: AzureEmulator) -> None:
     client = own.client()
     client.create_ec_key("k")
@@ -828,6 +837,8 @@ BAD_POLICIES: list[Any] = [
     {},
     {"lifetimeActions": {}},
     {"lifetimeActions": [1]},
+    {"lifetimeActions": [{"trigger": {}}]},
+    {"lifetimeActions": [{"action": {}}]},
     {"lifetimeActions": [{"action": {}, "trigger": {}}]},
     {"lifetimeActions": [{"action": {"type": "Rotate"}, "trigger": {}}]},
     {"lifetimeActions": [{"action": {"type": "Eat"}, "trigger": {"timeAfterCreate": "P30D"}}]},
@@ -992,6 +1003,21 @@ def test_nonces_are_checked(own: AzureEmulator) -> None:
     assert check_nonce("P-256", order - 1) == order - 1
 
 
+def test_a_nonce_that_gives_no_signature_is_refused(own: AzureEmulator) -> None:
+    order, scalar, nonce = ec.SECP256R1().group_order, 3, 5
+    key = EcKey.from_scalar("P-256", scalar)
+    r = ec.derive_private_key(nonce, ec.SECP256R1()).public_key().public_numbers().x % order
+    digest = (-r * scalar % order).to_bytes(32, "big")  # for which s would be 0
+    with pytest.raises(ValueError, match="no signature"):
+        sign_with_nonce(key, digest, nonce)
+    point = key.public_numbers()
+    jwk = {"kty": "EC", "crv": "P-256", "d": encode(scalar.to_bytes(32, "big"))}
+    jwk |= {"x": encode(point.x.to_bytes(32, "big")), "y": encode(point.y.to_bytes(32, "big"))}
+    kid = imported(own.client(), "k", jwk)
+    own.give_nonce("P-256", nonce)
+    assert call(own.client(), "POST", f"{kid}/sign", {"alg": "ES256", "value": encode(digest)})[0] == 400
+
+
 def test_a_nonce_signs_as_the_standard_says() -> None:
     # RFC 6979, A.2.5, SHA-256, message "sample"
     key = EcKey.from_scalar("P-256", 0xC9AFA9D845BA75166B5C215767B1D6934E50C3DB36E89B127B8A622B120F6721)
@@ -1065,6 +1091,15 @@ def test_what_is_encrypted_offline_is_decrypted(
         assert private.decrypt(decode(reply, "value"), scheme) == b"other"
 
 
+def test_rsa_keys_refuse_what_does_not_fit(keys: KeyClient) -> None:
+    key = keys.create_rsa_key("fits", size=2048)
+    for operation in ("encrypt", "decrypt", "sign", "verify"):
+        for alg in ("ES256", "A256GCM", "HS256", "RS256" if "crypt" in operation else "RSA-OAEP"):
+            body = {"alg": alg, "value": encode(bytes(32)), "digest": encode(bytes(32))}
+            status, reply = call(keys, "POST", f"{key.id}/{operation}", body)
+            assert (status, reply["error"]["code"]) == (400, "BadParameter")
+
+
 def test_rsa_ciphertexts_of_another_length_are_bad(keys: KeyClient) -> None:
     key = keys.create_rsa_key("lengths", size=2048)
     for size in (1, 255, 257, 512):
@@ -1134,6 +1169,11 @@ def test_secret_keys_refuse_what_does_not_fit(hsm: KeyClient, path: str, alg: st
 
 
 def test_hmac_is_refused_in_words(hsm: KeyClient) -> None:
+    made = ask(hsm, "POST", "/keys/hs/create", {"kty": "oct-HSM", "key_ops": ["sign", "verify"]})
+    for alg, code in (("HS256", "NotSupported"), ("RS256", "BadParameter")):
+        body = {"alg": alg, "value": encode(bytes(32))}
+        status, reply = call(hsm, "POST", f"{made['key']['kid']}/sign", body)
+        assert (status, reply["error"]["code"]) == (400, code)
     made = ask(hsm, "POST", "/keys/mac/create", {"kty": "oct-HSM"})
     status, reply = call(
         hsm, "POST", f"{made['key']['kid']}/sign", {"alg": "HS256", "value": encode(bytes(32))}
@@ -1197,6 +1237,7 @@ def test_symmetric_keys_are_for_premium_vaults_and_managed_hsms(az: AzureEmulato
         ("create", {"kty": "EC", "tags": {"a": 1}}),
         ("create", {"kty": "EC", "release_policy": 1}),
         ("create", {"kty": "EC", "release_policy": {"data": "e30"}}),
+        ("create", {"kty": "RSA", "public_exponent": 3}),
         ("sign", {}),
         ("sign", {"alg": "ES256"}),
         ("sign", {"alg": 1, "value": "aa"}),
@@ -1282,6 +1323,59 @@ def test_bad_ec_imports_are_refused(keys: KeyClient, change: dict[str, Any]) -> 
         "d": encode(numbers.private_value.to_bytes(32, "big")),
     }
     assert call(keys, "PUT", "/keys/ec-import", {"key": jwk | change})[0] == 400
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("POST", "keys/new/create", {"kty": "oct-HSM", "key_size": 100}),
+        ("POST", "keys/new/create", {"kty": "oct-HSM", "key_ops": ["deriveKey"]}),
+        ("PUT", "keys/new", {"key": {"kty": "oct-HSM", "k": encode(bytes(15))}}),
+        ("PUT", "keys/new", {}),
+        ("PUT", "keys/new", {"key": 1}),
+        (
+            "POST",
+            "keys/new/create",
+            {"kty": "EC", "attributes": {"exportable": True}, "release_policy": {"data": encode(b"text")}},
+        ),
+        ("PATCH", "keys/there", {"attributes": {"exportable": True}}),
+        ("PATCH", "keys/there", {"release_policy": {"data": "e30"}}),
+        ("PATCH", "keys/there", {"key_ops": ["sign", "deriveKey", "encrypt", "fly"]}),
+        ("POST", "keys/there/encrypt", {"alg": "A256CBC", "value": "AAAA", "iv": "AAAA"}),
+        ("POST", "keys/there/decrypt", {"alg": "A256CBC", "value": "AAAA", "iv": encode(bytes(16))}),
+        ("POST", "keys/there/decrypt", {"alg": "A256GCM", "value": "AAAA", "iv": "AAAA", "tag": "AAAA"}),
+        ("POST", "rng", {"count": 0}),
+        ("POST", "rng", {"count": 129}),
+        ("POST", "rng", {"count": True}),
+        ("POST", "rng", {}),
+    ],
+)
+def test_bad_requests_to_a_managed_hsm(hsm: KeyClient, method: str, path: str, body: Any) -> None:
+    if call(hsm, "GET", "/keys/there")[0] == 404:
+        ask(hsm, "POST", "/keys/there/create", {"kty": "oct-HSM"})
+    status, reply = call(hsm, method, f"/{path}", body)
+    assert (status, reply["error"]["code"] in ("BadParameter", "NotSupported")) == (400, True)
+    assert "(Activity ID: " in reply["error"]["message"]
+    assert call(hsm, "GET", "/keys/new")[0] == 404
+
+
+def test_a_notification_of_ones_own_takes_the_place_of_the_default(keys: KeyClient) -> None:
+    keys.create_ec_key("notified")
+    action = {"action": {"type": "notify"}, "trigger": {"timeBeforeExpiry": "P10D", "timeAfterCreate": None}}
+    body = {"lifetimeActions": [action], "attributes": {"expiryTime": "P2M"}}
+    reply = ask(keys, "PUT", "/keys/notified/rotationpolicy", body)
+    wanted = [{"trigger": {"timeBeforeExpiry": "P10D"}, "action": {"type": "Notify"}}]
+    assert reply["lifetimeActions"] == wanted
+    assert len(list(keys.list_properties_of_key_versions("notified"))) == 1
+
+
+def test_a_key_without_expiry_is_not_rotated_before_it(own: AzureEmulator) -> None:
+    client = own.client()
+    client.create_ec_key("k")
+    action = KeyRotationLifetimeAction("Rotate", time_before_expiry="P10D")
+    client.update_key_rotation_policy("k", KeyRotationPolicy(), lifetime_actions=[action], expires_in="P60D")
+    own.clock.advance(timedelta(days=3650))
+    assert versions_of(client, "k") == 1
 
 
 def test_the_official_client_imports(hsm: KeyClient) -> None:
@@ -1501,7 +1595,7 @@ def attacked() -> Iterator[tuple[AzureEmulator, http.client.HTTPSConnection]]:
         connection.close()
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(data=st.data())
 def test_no_request_upsets_the_server(
     data: st.DataObject, attacked: tuple[AzureEmulator, http.client.HTTPSConnection]
@@ -1539,7 +1633,7 @@ def test_no_request_upsets_the_server(
         assert error["message"]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(
     path=st.text(st.characters(min_codepoint=33, max_codepoint=126), max_size=60),
     method=st.text("GETPUOSD", min_size=1, max_size=6),

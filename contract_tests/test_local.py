@@ -46,7 +46,7 @@ def keystore(folder: Path) -> Harness:
         open_provider=lambda: LocalProvider.connect(where, create=True, clock=clock),
         advance=clock.advance,
         process_uri=uri,
-        signatures=64,
+        signatures=32,
     )
 
 

@@ -68,7 +68,7 @@ names = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=
 contexts = st.dictionaries(names, st.text(st.characters(codec="utf-8"), min_size=1, max_size=12), max_size=6)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.binary(max_size=40000), contexts, st.binary(max_size=200), st.data())
 def test_what_one_key_of_the_ring_encrypts_any_other_opens(
     plaintext: bytes, context: dict[str, str], aad: bytes, data: st.DataObject
@@ -257,7 +257,7 @@ def test_every_prefix_and_every_short_mutation_of_the_start_is_refused() -> None
                 ring.decrypt(damaged, context=CONTEXT)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(st.binary(max_size=600), st.booleans())
 def test_the_parser_takes_any_bytes_without_another_error(data: bytes, with_magic: bool) -> None:
     candidate = MAGIC + len(data).to_bytes(4) + data + bytes(32) if with_magic else data
@@ -269,7 +269,7 @@ scalars = st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floa
 trees = st.recursive(scalars, lambda inner: st.lists(inner, max_size=6), max_leaves=20)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(trees, st.integers(0, 2), st.data())
 def test_a_header_with_any_value_anywhere_is_refused_or_reads_back_the_same(
     value: object, part: int, data: st.DataObject

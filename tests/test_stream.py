@@ -56,7 +56,7 @@ class Trickle(io.RawIOBase):
         return self._inner.getvalue()
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(st.sampled_from([0, 1, 100, CHUNK - 1, CHUNK, CHUNK + 1, 50000]), max_size=8), st.data())
 def test_any_sequence_of_writes_reads_back_through_every_way_of_reading(
     sizes: list[int], data: st.DataObject

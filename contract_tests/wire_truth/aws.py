@@ -6,7 +6,7 @@ In any text `{name[Member]}` stands for a member of an earlier step's reply, `Of
 Sources: `snapshot` is a test in localstack's tests/aws/services/kms/test_kms.snapshot.json (Apache-2.0),
 recorded against AWS; `replay` is a file of google/go-cloud's secrets/awskms/testdata (Apache-2.0), recorded
 against AWS; `model` is an operation, member or shape of botocore's kms/2014-11-01/service-2.json; `guide` is
-a page of the AWS KMS Developer Guide.
+a page of the AWS KMS Developer Guide; `report` is a public thread that quotes AWS's answer.
 """
 
 from __future__ import annotations
@@ -99,6 +99,10 @@ def replay(name: str) -> str:
 
 def guide(page: str) -> str:
     return f"guide https://docs.aws.amazon.com/kms/latest/developerguide/{page}.html"
+
+
+def report(thread: str) -> str:
+    return f"report https://github.com/{thread}"
 
 
 def key(spec: str | None = None, usage: str | None = None, name: str = "key", **more: Any) -> Step:
@@ -259,7 +263,7 @@ _IDENTITY: Final = [
     ),
     Case(
         "an alias that does not exist",
-        guide("alias-troubleshooting"),
+        report("cloudposse/docs/issues/152"),
         "Encrypt",
         {"KeyId": "alias/none", "Plaintext": b"x"},
         error=("NotFoundException", "Alias arn:aws:kms:{region}:{account}:alias/none is not found."),
@@ -494,7 +498,7 @@ _ALIASES: Final = [
     ),
     Case(
         "an alias that is taken",
-        model("CreateAlias AlreadyExistsException"),
+        report("hashicorp/terraform-provider-aws/issues/35161"),
         "CreateAlias",
         {"AliasName": "alias/here", "TargetKeyId": ID},
         (key(), ("_", "CreateAlias", {"AliasName": "alias/here", "TargetKeyId": ID})),
@@ -505,7 +509,7 @@ _ALIASES: Final = [
     ),
     Case(
         "an alias stays while its key is pending deletion",
-        guide("alias-manage"),
+        report("hashicorp/terraform-provider-aws/issues/35161"),
         "CreateAlias",
         {"AliasName": "alias/here", "TargetKeyId": OTHER_ID},
         (
@@ -765,11 +769,14 @@ _ENCRYPTION: Final = [
     ),
     Case(
         "an RSA key without algorithm means SYMMETRIC_DEFAULT",
-        model("Encrypt.EncryptionAlgorithm"),
+        report("zalando/spring-cloud-config-aws-kms/issues/82"),
         "Encrypt",
         {"KeyId": ID, "Plaintext": b"a"},
-        (key("RSA_2048", "ENCRYPT_DECRYPT"),),
-        error=("InvalidKeyUsageException", None),
+        (key("RSA_4096", "ENCRYPT_DECRYPT"),),
+        error=(
+            "InvalidKeyUsageException",
+            "Algorithm SYMMETRIC_DEFAULT is incompatible with key spec RSA_4096.",
+        ),
     ),
     Case(
         "a data key",
@@ -962,7 +969,7 @@ _STATES: Final = [
         "CancelKeyDeletion",
         {"KeyId": ID},
         (key(),),
-        error=("KMSInvalidStateException", None),
+        error=("KMSInvalidStateException", f"{ARN} is not pending deletion."),
     ),
     *(
         Case(
@@ -1430,6 +1437,63 @@ _ROTATION: Final = [
         error=("UnsupportedOperationException", None),
     ),
     Case(
+        "automatic rotation before material is imported",
+        guide("key-state"),
+        "EnableKeyRotation",
+        {"KeyId": ID},
+        (EXTERNAL,),
+        error=(
+            "UnsupportedOperationException",
+            f"{ARN} origin is EXTERNAL which is not valid for this operation.",
+        ),
+    ),
+    Case(
+        "the rotation status of a key that cannot rotate",
+        report("floci-io/floci/pull/618"),
+        "GetKeyRotationStatus",
+        {"KeyId": ID},
+        (SIGNER,),
+        reply={"KeyId": ID, "KeyRotationEnabled": False},
+    ),
+    Case(
+        "the rotation status while deletion is pending",
+        model("GetKeyRotationStatus: Pending deletion"),
+        "GetKeyRotationStatus",
+        {"KeyId": ID},
+        (
+            key(),
+            on_key("EnableKeyRotation", RotationPeriodInDays=90),
+            on_key("ScheduleKeyDeletion"),
+        ),
+        reply={"KeyId": ID, "KeyRotationEnabled": False},
+    ),
+    Case(
+        "the rotation status after a cancelled deletion",
+        model("GetKeyRotationStatus: Pending deletion"),
+        "GetKeyRotationStatus",
+        {"KeyId": ID},
+        (
+            key(),
+            on_key("EnableKeyRotation", RotationPeriodInDays=90),
+            on_key("ScheduleKeyDeletion"),
+            on_key("CancelKeyDeletion"),
+        ),
+        reply={
+            "KeyId": ID,
+            "KeyRotationEnabled": True,
+            "NextRotationDate": datetime,
+            "RotationPeriodInDays": 90,
+        },
+    ),
+    Case(
+        "encrypt with a key that is pending deletion, by its ARN",
+        report("segmentio/chamber/issues/355"),
+        "Encrypt",
+        {"KeyId": ARN, "Plaintext": b"x"},
+        DELETING,
+        error=("KMSInvalidStateException", f"{ARN} is pending deletion."),
+    ),
+    Case(
         "a rotation every 89 days",
         model("RotationPeriodInDaysType"),
         "EnableKeyRotation",
@@ -1653,7 +1717,7 @@ _MULTI_REGION: Final = [
     ),
     Case(
         "schedule deletion of a primary with replicas",
-        guide("deleting-mrks"),
+        guide("multi-region-keys-delete"),
         "ScheduleKeyDeletion",
         {"KeyId": ID},
         (key(MultiRegion=True), on_key("ReplicateKey", ReplicaRegion="ap-southeast-1")),

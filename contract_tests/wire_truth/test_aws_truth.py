@@ -91,7 +91,9 @@ def test_there_are_enough_rows_and_each_has_its_own_name() -> None:
     names = [case.name for case in truth.CASES]
     assert len(names) == len(set(names)) >= 80
     assert all((case.reply is None) != (case.error is None) for case in truth.CASES)
-    assert all(case.source.split()[0] in {"snapshot", "replay", "model", "guide"} for case in truth.CASES)
+    assert all(
+        case.source.split()[0] in {"snapshot", "replay", "model", "guide", "report"} for case in truth.CASES
+    )
 
 
 @pytest.mark.parametrize("case", truth.CASES, ids=lambda case: case.name)

@@ -306,6 +306,7 @@ class KMSClient:
             raise TypeError(f"generate_key takes a KeyConf, not {type(conf).__name__}")
         template = self._template(conf)
         session = self._session
+        before = self._found(conf.name)
         try:
             session.call(
                 Operation.GENERATE_KEY, conf.name, lambda: session.provider.create_key(template), repeat=False
@@ -313,7 +314,9 @@ class KMSClient:
         except KMSError as error:
             if not error.retryable:
                 raise
-            self._find_after_lost_reply(template, error)
+            made = self._found(conf.name, default=error)
+            if made is None or made == before or made.conf_digest != template.conf_digest:
+                raise
         return self._read_back(template)
 
     def _template(self, conf: KeyConf) -> KeyTemplate:
@@ -337,14 +340,14 @@ class KMSClient:
             )
         return template
 
-    def _find_after_lost_reply(self, template: KeyTemplate, error: KMSError) -> None:
-        """Return if the key was made although its reply was lost; else raise ``error``."""
+    def _found(self, name: str, default: KMSError | None = None) -> KeyInfo | None:
+        """The key of that name, None where there is none. ``default`` is raised where it cannot be told."""
         try:
-            found = self._get(template.name)
-        except KMSError:
-            raise error from None
-        if found.conf_digest != template.conf_digest:
-            raise error
+            return self._get(name)
+        except KeyNotFoundError:
+            return None
+        except KMSError as error:
+            raise default or error from None
 
     def _read_back(self, template: KeyTemplate) -> KeyInfo:
         deadline = Deadline(READ_BACK_SECONDS, self._session.retry.clock)
@@ -849,8 +852,10 @@ def _state_error(status: KeyStatus, provider: str, operation: str, key: str) -> 
 
 
 def _rotation(status: KeyStatus) -> tuple[object, ...]:
-    """What changes when a key is rotated, on any provider."""
-    return status.current_version, len(status.versions), status.rotations_left
+    """What changes when a key is rotated: the version in use, or where versions have no names what counts them."""
+    if status.current_version is not None:
+        return (status.current_version,)
+    return len(status.versions), status.rotations_left
 
 
 def _differences(template: KeyTemplate, info: KeyInfo, status: KeyStatus) -> list[str]:

@@ -338,12 +338,13 @@ def _rotatable(call: Call, *states: str) -> Key:
 
 
 def _automatic(call: Call) -> Key:
-    key = _rotatable(call, *UNUSABLE)
+    key = _rotatable(call)
     if key.origin != "AWS_KMS":
         raise KmsError(
             "UnsupportedOperationException",
             f"{key.arn} origin is {key.origin} which is not valid for this operation.",
         )
+    require_state(key, *UNUSABLE)
     if key.family is not None and not key.is_primary:
         raise KmsError("UnsupportedOperationException", f"{key.arn} is not a multi-Region primary key.")
     return key
@@ -361,7 +362,7 @@ def disable_key_rotation(call: Call) -> None:
 
 
 def get_key_rotation_status(call: Call) -> Json:
-    key = _rotatable(call)
+    key = call.key()
     line = key.line
     if line.period is None or key.state in DELETING:
         return {"KeyId": key.id, "KeyRotationEnabled": False}

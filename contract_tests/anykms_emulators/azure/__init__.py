@@ -255,7 +255,7 @@ class AzureEmulator(Emulator):
             if malformed is not None:
                 raise malformed
             api = wire.read_api_version(target.query, managed_hsm=managed_hsm)
-            if api < operation.since:
+            if api < operation.first:
                 raise KeyVaultError(404, "NotFound", "This api-version has no such operation.")
             call = Call(
                 vault=vault,

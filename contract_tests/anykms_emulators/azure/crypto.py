@@ -81,8 +81,7 @@ def encrypt(version: Version, kid: str, body: Mapping[str, Any], *, wrap: bool) 
     plaintext = decode(body, "value")
     if isinstance(version.material, RsaKey):
         return {"value": encode(_rsa_encrypt(version.material, _rsa_hash(alg, version, kid), plaintext))}
-    aes = _aes(alg, version, kid, wrap=wrap)
-    key = _secret(version)
+    aes, key = _aes(alg, version, kid, wrap=wrap)
     if aes.mode == "GCM":
         if body.get("iv") is not None:
             raise bad_parameter("The service chooses the 'iv' of an AES-GCM encryption; send none.\r\n")
@@ -118,8 +117,7 @@ def decrypt(version: Version, kid: str, body: Mapping[str, Any], *, wrap: bool) 
 def _aes_decrypt(
     version: Version, kid: str, alg: str, ciphertext: bytes, body: Mapping[str, Any], *, wrap: bool
 ) -> bytes:
-    aes = _aes(alg, version, kid, wrap=wrap)
-    key = _secret(version)
+    aes, key = _aes(alg, version, kid, wrap=wrap)
     if aes.mode == "GCM":
         iv, tag = decode(body, "iv"), decode(body, "tag")
         if len(iv) != GCM_NONCE_BYTES or len(tag) != GCM_TAG_BYTES:
@@ -242,19 +240,13 @@ def _algorithm(body: Mapping[str, Any]) -> str:
     return alg
 
 
-def _aes(alg: str, version: Version, kid: str, *, wrap: bool) -> _Aes:
+def _aes(alg: str, version: Version, kid: str, *, wrap: bool) -> tuple[_Aes, SecretKey]:
     aes = (AES_WRAPPING if wrap else AES_ENCRYPTION).get(alg)
     if aes is None or not isinstance(version.material, SecretKey):
         raise _incompatible("encryption", version, kid, alg)
     if aes.bits is not None and aes.bits != version.key_size:
         raise bad_parameter(f"Algorithm '{alg}' needs a key of {aes.bits} bits, not {version.key_size}.")
-    return aes
-
-
-def _secret(version: Version) -> SecretKey:
-    if not isinstance(version.material, SecretKey):
-        raise TypeError("not a secret key")
-    return version.material
+    return aes, version.material
 
 
 def _incompatible(kind: str, version: Version, kid: str, alg: str) -> KeyVaultError:

@@ -22,15 +22,30 @@ Material: TypeAlias = RsaKey | EcKey | SecretKey
 
 # oldest first; a reply shows only what its api-version knew of
 API_VERSIONS: Final = (
-    "2016-10-01", "7.0", "7.1", "7.2", "7.3", "7.4", "7.5", "7.6", "2025-07-01", "2026-04-01",
-)  # fmt: skip
-API_7_1: Final = API_VERSIONS.index("7.1")
-API_7_2: Final = API_VERSIONS.index("7.2")
-API_7_3: Final = API_VERSIONS.index("7.3")
-API_7_5: Final = API_VERSIONS.index("7.5")
-API_7_6: Final = API_VERSIONS.index("7.6")
-API_2025_07: Final = API_VERSIONS.index("2025-07-01")
-API_2026_04: Final = API_VERSIONS.index("2026-04-01")
+    "2016-10-01",
+    "7.0",
+    "7.1",
+    "7.2",
+    "7.3",
+    "7.4-preview.1",
+    "7.4",
+    "7.5-preview.1",
+    "7.5",
+    "7.6-preview.1",
+    "7.6-preview.2",
+    "7.6",
+    "2025-06-01-preview",
+    "2025-07-01",
+    "2026-01-01-preview",
+    "2026-03-01-preview",
+    "2026-04-01",
+)
+
+
+def since(version: str) -> int:
+    """Where `version` stands in API_VERSIONS."""
+    return API_VERSIONS.index(version)
+
 
 NAME: Final = re.compile(r"[0-9A-Za-z-]{1,127}\Z")
 MAX_TAGS: Final = 15
@@ -238,6 +253,8 @@ def parse_key_ops(fields: Mapping[str, Any], kty: str, *, managed_hsm: bool) -> 
     if not is_list(ops):
         raise wrong_type("key_ops")
     allowed = {*default_key_ops(kty, managed_hsm=managed_hsm), "import", "export"}
+    if kty.startswith("oct"):
+        allowed |= {"sign", "verify"}  # HMAC, which nobody gets without asking
     names: list[str] = []
     for op in ops:
         if not isinstance(op, str) or op not in allowed:
@@ -354,7 +371,7 @@ def parse_release(
 ) -> ReleasePolicy | None:
     """The release policy of a key to be made, which an exportable key must have and no other may."""
     fields = section(body, "release_policy")
-    if exportable and (sku == "standard" or not kty.endswith("-HSM") or api < API_7_3):
+    if exportable and (sku == "standard" or not kty.endswith("-HSM") or api < since("7.3")):
         raise bad_parameter(
             "AKV.SKR.1001: The exportable attribute is only supported with premium vaults and API version "
             ">= '7.3-preview'."
@@ -396,18 +413,18 @@ def attributes_json(version: Version, api: int, *, sku: Sku, level: str, days: i
     """The attributes of a version as `api` shows them."""
     held = version.attributes
     shown: Json = {"enabled": held.enabled}
-    if api >= API_2025_07 and version.key_size is not None:
+    if api >= since("2025-06-01-preview") and version.key_size is not None:
         shown["key_size"] = version.key_size
     if held.nbf is not None:
         shown["nbf"] = held.nbf
     if held.exp is not None:
         shown["exp"] = held.exp
     shown |= {"created": held.created, "updated": held.updated, "recoveryLevel": level}
-    if api >= API_7_1:
+    if api >= since("7.1"):
         shown["recoverableDays"] = days
-    if api >= API_7_3:
+    if api >= since("7.3"):
         shown["exportable"] = held.exportable
-    if api >= API_7_5 and sku != "hsm":
+    if api >= since("7.5-preview.1") and sku != "hsm":
         shown["hsmPlatform"] = "2" if version.kty.endswith("-HSM") else "0"
     return shown
 

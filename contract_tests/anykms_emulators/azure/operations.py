@@ -12,10 +12,6 @@ from urllib.parse import quote
 from anykms_emulators.azure import crypto
 from anykms_emulators.azure.errors import KeyVaultError, bad_parameter, forbidden, not_emulated, required
 from anykms_emulators.azure.keys import (
-    API_7_2,
-    API_7_3,
-    API_7_6,
-    API_2026_04,
     API_VERSIONS,
     Json,
     Version,
@@ -35,6 +31,7 @@ from anykms_emulators.azure.keys import (
     release_json,
     resolve_kty,
     section,
+    since,
     text,
 )
 from anykms_emulators.azure.rotation import parse_policy, policy_json
@@ -80,13 +77,13 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """An operation: `path` has `{name}` and `{version}` for what varies; since which api-version."""
+    """An operation: `path` has `{name}` and `{version}` for what varies; `first`: since which api-version."""
 
     name: str
     method: str
     path: tuple[str, ...]
     run: Callable[[Call], Json | None]
-    since: int = 0
+    first: int = 0
 
 
 def _create(call: Call) -> Json:
@@ -358,29 +355,35 @@ def _list(call: Call, path: str, items: list[Json], rest: str | None) -> Json:
 
 
 def _both(
-    name: str, segment: str, run: Callable[[Call], Json], since: int = 0
+    name: str, segment: str, run: Callable[[Call], Json], first: int = 0
 ) -> tuple[Operation, Operation]:
     """A cryptographic operation, with a version in its URL and without."""
     return (
-        Operation(name, "POST", ("keys", "{name}", "{version}", segment), run, since),
-        Operation(name, "POST", ("keys", "{name}", segment), run, since),
+        Operation(name, "POST", ("keys", "{name}", "{version}", segment), run, first),
+        Operation(name, "POST", ("keys", "{name}", segment), run, first),
     )
 
 
 OPERATIONS: Final = (
     Operation("CreateKey", "POST", ("keys", "{name}", "create"), _create),
-    Operation("RotateKey", "POST", ("keys", "{name}", "rotate"), _rotate, API_7_3),
+    Operation("RotateKey", "POST", ("keys", "{name}", "rotate"), _rotate, since("7.3")),
     Operation("ImportKey", "PUT", ("keys", "{name}"), _import),
     Operation("DeleteKey", "DELETE", ("keys", "{name}"), _delete),
     Operation("UpdateKey", "PATCH", ("keys", "{name}", "{version}"), _update),
     Operation("UpdateKey", "PATCH", ("keys", "{name}"), _update),
     Operation("GetKeyVersions", "GET", ("keys", "{name}", "versions"), _list_versions),
-    Operation("GetKeyRotationPolicy", "GET", ("keys", "{name}", "rotationpolicy"), _get_policy, API_7_3),
-    Operation("UpdateKeyRotationPolicy", "PUT", ("keys", "{name}", "rotationpolicy"), _set_policy, API_7_3),
+    Operation("GetKeyRotationPolicy", "GET", ("keys", "{name}", "rotationpolicy"), _get_policy, since("7.3")),
+    Operation(
+        "UpdateKeyRotationPolicy", "PUT", ("keys", "{name}", "rotationpolicy"), _set_policy, since("7.3")
+    ),
     Operation("GetKey", "GET", ("keys", "{name}", "{version}"), _get),
     Operation("GetKey", "GET", ("keys", "{name}"), _get),
     Operation(
-        "GetKeyAttestation", "GET", ("keys", "{name}", "{version}", "attestation"), _attestation, API_7_6
+        "GetKeyAttestation",
+        "GET",
+        ("keys", "{name}", "{version}", "attestation"),
+        _attestation,
+        since("7.6-preview.2"),
     ),
     Operation("GetKeys", "GET", ("keys",), _list_keys),
     Operation("RestoreKey", "POST", ("keys", "restore"), _restore),
@@ -391,14 +394,14 @@ OPERATIONS: Final = (
     *_both("unwrapKey", "unwrapkey", _encryption("unwrapKey")),
     *_both("sign", "sign", _sign),
     *_both("verify", "verify", _verify),
-    *_both("release", "release", _release, API_7_3),
-    *_both("secureWrapKey", "securewrapkey", _secure_wrap, API_2026_04),
-    *_both("secureUnwrapKey", "secureunwrapkey", _secure_wrap, API_2026_04),
+    *_both("release", "release", _release, since("7.3")),
+    *_both("secureWrapKey", "securewrapkey", _secure_wrap, since("2026-01-01-preview")),
+    *_both("secureUnwrapKey", "secureunwrapkey", _secure_wrap, since("2026-01-01-preview")),
     Operation("GetDeletedKeys", "GET", ("deletedkeys",), _list_deleted),
     Operation("GetDeletedKey", "GET", ("deletedkeys", "{name}"), _get_deleted),
     Operation("PurgeDeletedKey", "DELETE", ("deletedkeys", "{name}"), _purge),
     Operation("RecoverDeletedKey", "POST", ("deletedkeys", "{name}", "recover"), _recover),
-    Operation("GetRandomBytes", "POST", ("rng",), _random, API_7_2),
+    Operation("GetRandomBytes", "POST", ("rng",), _random, since("7.2")),
 )
 
 

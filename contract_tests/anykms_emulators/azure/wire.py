@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn, cast
 from urllib.parse import parse_qsl, unquote_to_bytes
 
 from anykms_emulators.azure.errors import KeyVaultError, bad_parameter
-from anykms_emulators.azure.keys import API_7_2, API_VERSIONS
+from anykms_emulators.azure.keys import API_VERSIONS, since
 from anykms_emulators.azure.tokens import AUTHORITY
 from anykms_emulators.loopback import Reply
 
@@ -66,7 +66,7 @@ def read_api_version(query: Mapping[str, str], *, managed_hsm: bool) -> int:
     wanted = query.get("api-version", "")
     if not wanted:
         raise bad_parameter("The api-version query parameter must be specified.")
-    oldest = API_7_2 if managed_hsm else 0
+    oldest = since("7.2") if managed_hsm else 0
     if wanted not in API_VERSIONS[oldest:]:
         raise bad_parameter(
             f"The specified version ({wanted[:40]}) is not recognized. Consider using the latest supported "
