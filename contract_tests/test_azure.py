@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 
 import pytest
@@ -29,7 +29,7 @@ from anykms_local import LocalProvider
 
 
 @contextmanager
-def emulated(az: AzureEmulator) -> Iterator[Harness]:
+def emulated(az: AzureEmulator) -> Generator[Harness]:
     az.requests = Recorder(limit=1_000_000)  # its length is the count of requests while none is forgotten
     with az:
         where = ConnectionURI.parse(az.uri)

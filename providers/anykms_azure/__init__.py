@@ -331,7 +331,7 @@ class AzureProvider:
 
     def _has_policy(self, name: str) -> bool:
         policy = self._azure.ask("GET", f"/keys/{name}/rotationpolicy")
-        return "created" in (policy.get("attributes") or {})
+        return "created" in facts.section(policy, "attributes")
 
     def schedule_destruction(self, info: KeyInfo) -> datetime:
         """Disable every version, then delete the sender key and the key, which the vault keeps for its own days.

@@ -63,7 +63,7 @@ def create(vault: Vault, template: KeyTemplate) -> KeyInfo:
 def set_rotation_period(vault: Vault, name: str, days: int | None) -> None:
     """Replace the key's rotation policy, without expiry; None: rotation on demand only."""
     actions = [{"trigger": {"timeAfterCreate": f"P{days}D"}, "action": {"type": "Rotate"}}] if days else []
-    policy = {"lifetimeActions": actions, "attributes": {}}
+    policy: dict[str, object] = {"lifetimeActions": actions, "attributes": {}}
     path = f"/keys/{name}/rotationpolicy"
     vault.once(
         lambda: vault.azure.ask("PUT", path, policy),
@@ -95,8 +95,7 @@ def _check_vault(vault: Vault, days: int) -> bool:
 
 
 def _recoverable_days(reply: Reply) -> object:
-    attributes: Mapping[str, object] = reply.get("attributes") or {}
-    return attributes.get("recoverableDays")
+    return facts.section(reply, "attributes").get("recoverableDays")
 
 
 def _check_days(reply: Reply, days: int) -> None:

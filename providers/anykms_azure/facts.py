@@ -66,7 +66,7 @@ class Row:
 def row_of(reply: Reply, now: datetime) -> Row:
     """The version in a bundle, or in a row of a listing of versions."""
     kid = reply["key"]["kid"] if "key" in reply else reply["kid"]
-    attributes: Mapping[str, Any] = reply.get("attributes") or {}
+    attributes = section(reply, "attributes")
     enabled = attributes.get("enabled") is True
     starts, ends = attributes.get("nbf"), attributes.get("exp")
     valid = (starts is None or moment(starts) <= now) and (ends is None or now < moment(ends))
@@ -85,6 +85,12 @@ def rows_of(replies: Iterable[Reply], now: datetime) -> list[Row]:
     if not rows:
         raise IntegrityError("Key Vault lists no version of the key")
     return sorted(rows, key=lambda row: (row.created, row.id))
+
+
+def section(reply: Reply, name: str) -> Reply:
+    """An object inside an answer, {} where there is none."""
+    found: object = reply.get(name)
+    return cast("Reply", found) if isinstance(found, dict) else {}
 
 
 def as_version(row: Row, fingerprint: str | None = None) -> KeyVersion:
@@ -310,7 +316,7 @@ def read(bundle: Reply, rows: list[Row], sender: Reply | None, host: str, sku: S
         UnsupportedOperationError: a key that anykms does not use.
     """
     jwk: Mapping[str, Any] = bundle["key"]
-    attributes: Mapping[str, Any] = bundle.get("attributes") or {}
+    attributes = section(bundle, "attributes")
     kty, name = str(jwk.get("kty")), name_in(jwk.get("kid"))
     ours = _first_of_ours(rows)
     tags = ours.tags if ours is not None else tags_of(bundle)
@@ -361,7 +367,7 @@ def needs_sender(rows: list[Row], bundle: Reply) -> bool:
 def _key_size(bundle: Reply, algorithm: Algorithm) -> int | None:
     """Modulus size in bits; IntegrityError or UnsupportedOperationError for one that the contract does not have."""
     if str(bundle["key"].get("kty")).startswith("oct"):
-        bits = (bundle.get("attributes") or {}).get("key_size")  # not every API version tells
+        bits = section(bundle, "attributes").get("key_size")  # not every API version tells
         if bits not in (None, specs.A256GCM_BITS):
             raise UnsupportedOperationError("anykms uses AES keys of 256 bits")
         return None
@@ -405,7 +411,7 @@ _DURATION: Final = re.compile(r"P(?:(\d{1,4})Y)?(?:(\d{1,4})M)?(?:(\d{1,5})D)?")
 def rotation_days(policy: Reply) -> int | None:
     """Days after which Azure makes a new version by itself; None for never. A month counts 30, a year 365."""
     for action in cast("list[Reply]", policy.get("lifetimeActions") or []):
-        kind, trigger = action.get("action") or {}, action.get("trigger") or {}
+        kind, trigger = section(action, "action"), section(action, "trigger")
         found = _DURATION.fullmatch(str(trigger.get("timeAfterCreate")))
         if str(kind.get("type")).lower() == "rotate" and found:
             years, months, days = (int(part or 0) for part in found.groups())

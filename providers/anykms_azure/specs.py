@@ -139,9 +139,9 @@ _WRAPS: Final = (Operation.GENERATE_KEY, Operation.ROTATE_KEY, Operation.WRAP, O
 
 
 def _capabilities(sku: Sku) -> frozenset[Capability]:
-    asymmetric = dict.fromkeys(
-        _SIGNING, (Operation.GENERATE_KEY, Operation.GET_PUBLIC_KEY, Operation.SIGN)
-    ) | {Algorithm.RSA_OAEP_256: (*_WRAPS, Operation.GET_PUBLIC_KEY, Operation.DECRYPT)}
+    signs = (Operation.GENERATE_KEY, Operation.GET_PUBLIC_KEY, Operation.SIGN)
+    asymmetric: dict[Algorithm, tuple[Operation, ...]] = dict.fromkeys(_SIGNING, signs)
+    asymmetric[Algorithm.RSA_OAEP_256] = (*_WRAPS, Operation.GET_PUBLIC_KEY, Operation.DECRYPT)
     found = capabilities(LIFECYCLE, asymmetric, sku.levels)
     if sku is Sku.STANDARD:
         return found

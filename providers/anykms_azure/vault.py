@@ -124,8 +124,7 @@ class Vault:
 
     def _checked(self, bundle: Reply, name: str, version: str | None) -> Reply:
         """``bundle``, if it is of the key (and version) that was asked for."""
-        jwk: object = bundle.get("key")
-        kid = str(jwk.get("kid")).lower() if isinstance(jwk, dict) else ""  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType] # JSON
+        kid = str(facts.section(bundle, "key").get("kid")).lower()
         if kid != facts.kid_of(self.azure.host, name, version or facts.version_in(kid)):
             raise IntegrityError("Key Vault answers with another key than the one asked for")
         return bundle
