@@ -169,8 +169,7 @@ def _make(vault: Vault, name: str, template: KeyTemplate, body: Mapping[str, Any
         if made is None:
             raise
     version = facts.version_in(made["key"]["kid"])
-    rows = vault.rows(name)
-    if rows[0].id != version:
+    if not _is_first(vault, name, version):
         vault.update(name, version, enabled=False, tags=facts.discarded_tags())
         raise KeyExistsError(f"another caller made {name} at the same moment; our version of it is disabled")
     if template.destroy_window is not None:
@@ -183,6 +182,18 @@ def _make(vault: Vault, name: str, template: KeyTemplate, body: Mapping[str, Any
             vault.update(name, version, enabled=True)
             made = {**made, "attributes": {**made["attributes"], "enabled": True}}
     return made
+
+
+def _is_first(vault: Vault, name: str, version: str) -> bool:
+    """Whether our version came first. Azure's dates are whole seconds; its current version is the last one made."""
+    rows = vault.rows(name)
+    if [row.id for row in rows] == [version]:
+        return True
+    ours = next((row for row in rows if row.id == version), None)
+    if ours is None or any(row.created < ours.created for row in rows):
+        return False
+    tied = [row for row in rows if row.created == ours.created]
+    return len(tied) == 1 or (len(tied) == 2 and vault.current(name)[1].id != version)
 
 
 def _discard(vault: Vault, name: str, version: str) -> None:
