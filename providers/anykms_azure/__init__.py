@@ -193,7 +193,7 @@ class AzureProvider:
     # Lifecycle
 
     def describe_key(self, info: KeyInfo) -> KeyStatus:
-        """The live status. A key that wraps is ENABLED only if its sender key is, too.
+        """The live status. The state is that of the version in use: its sender key always changes before it.
 
         ``rotation_period`` is None where the caller may not read rotation policies.
         """
@@ -207,13 +207,9 @@ class AzureProvider:
         if info.purpose is not KeyPurpose.ENCRYPT_DECRYPT:
             only = facts.as_version(current, info.fingerprint)
             return KeyStatus(state=current.state, current_version=current.id, versions=(only,))
-        state = current.state
-        if state is KeyState.ENABLED and info.sender_fingerprint is not None:
-            sender = self._sender_row(name)
-            state = KeyState.DISABLED if sender is None else sender.state
         period = self._rotation_period(name)
         return KeyStatus(
-            state=state,
+            state=current.state,
             current_version=current.id,
             versions=tuple(facts.as_version(row) for row in rows),
             rotation_period=period,
@@ -271,7 +267,7 @@ class AzureProvider:
             return None  # an application that wraps needs no right to read policies
 
     def set_enabled(self, info: KeyInfo, enabled: bool) -> None:
-        """Enable or disable every version and the sender key, the version in use last.
+        """Enable or disable every version and the sender key, the version in use last: it is the key's state.
 
         Called again it finishes what was interrupted.
         """
@@ -477,7 +473,8 @@ class AzureProvider:
         with self._use(info):
             bundle, row = self._vault.current(self._name(info.uri))
         if facts.fingerprint(bundle) != info.fingerprint:
-            facts.check_created(info, row.created)
+            with self._use(info):
+                facts.check_created(info, self._vault.rows(self._name(info.uri))[0].created)
             raise IntegrityError(f"{info.name} has another public key than the pinned one")
         return bundle, row
 

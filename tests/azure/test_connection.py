@@ -121,10 +121,15 @@ class TestTrust:
         transport = az.transport()
         transport.session.verify = True
         with AzureEmulator() as other:
-            options = {"credential": az.credential(), "transport": RequestsTransport(
-                session=transport.session, session_owner=False, connection_verify=other.ca_file,
-                use_env_settings=False,
-            )}
+            options = {
+                "credential": az.credential(),
+                "transport": RequestsTransport(
+                    session=transport.session,
+                    session_owner=False,
+                    connection_verify=other.ca_file,
+                    use_env_settings=False,
+                ),
+            }
             client = KMSClient(connect(az.uri, **options), retry=RetryPolicy(max_attempts=1))
             with pytest.raises(errors.UnavailableError):
                 client.get_key("orders")

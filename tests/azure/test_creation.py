@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -72,7 +73,7 @@ class TestPairs:
         key = client.key(info)
         assert key.unwrap(key.wrap(bytes(32), context={}), context={}) == bytes(32)
 
-    @pytest.mark.parametrize("stranger", ["plain", "another conf", "two versions", "more key_ops"])
+    @pytest.mark.parametrize("stranger", ["plain", "another conf", "two versions", "other key_ops"])
     def test_what_is_not_exactly_begun_is_not_adopted(
         self, az: AzureEmulator, client: KMSClient, keys: Any, stranger: str
     ) -> None:
@@ -80,13 +81,13 @@ class TestPairs:
             keys.create_ec_key(SENDER, curve="P-256")
         else:
             az.faults.add("CreateKey", "Forbidden/ForbiddenByRbac", status=403, after=1)
+            tags = {"team": "red"} if stranger == "another conf" else None
             with pytest.raises(errors.PermissionDeniedError):
-                conf = KeyConf("orders", KeyPurpose.ENCRYPT_DECRYPT, tags={"team": "red"})
-                client.generate_key(conf if stranger == "another conf" else WRAPPING)
+                client.generate_key(KeyConf("orders", KeyPurpose.ENCRYPT_DECRYPT, tags=tags))
         if stranger == "two versions":
             keys.rotate_key(SENDER)
-        if stranger == "more key_ops":
-            keys.update_key_properties(SENDER, key_operations=["sign", "verify", "deriveKey"][:1])
+        if stranger == "other key_ops":
+            keys.update_key_properties(SENDER, key_operations=["sign"])
         before = [version.id for version in versions(keys, SENDER)]
         with pytest.raises(errors.KeyExistsError, match=SENDER):
             client.generate_key(WRAPPING)
@@ -123,7 +124,7 @@ class TestRaces:
             if f"/keys/{name}/create" in request.url and not winner:
                 winner.append(other.generate_key(WRAPPING))
                 if later:
-                    az.clock.advance(__import__("datetime").timedelta(seconds=5))
+                    az.clock.advance(timedelta(seconds=5))
 
         between.before = race
         with pytest.raises(errors.KeyExistsError):
@@ -158,14 +159,18 @@ class TestRaces:
         key = fresh.key("releases")
         key.verify(b"m", key.sign(b"m"))
 
-    def test_the_first_of_two_wins(self, az: AzureEmulator, connect: Connect, between: Any, keys: Any) -> None:
+    def test_the_first_of_two_wins(
+        self, az: AzureEmulator, connect: Connect, between: Any, keys: Any
+    ) -> None:
         """The other's create arrives between ours and our listing: the other must give way, not we."""
         raced: list[str] = []
 
         def race(request: Any, response: Any) -> Any:
             if "/create" in request.url and not raced:
                 raced.append(keys.create_ec_key("releases", curve="P-256").properties.version)
-                keys.update_key_properties("releases", raced[0], enabled=False, tags={"anykms-discarded": "1"})
+                keys.update_key_properties(
+                    "releases", raced[0], enabled=False, tags={"anykms-discarded": "1"}
+                )
             return response
 
         between.after = race
@@ -181,20 +186,20 @@ class TestDestroyWindow:
         self, connect_elsewhere: Connect, conf: KeyConf, purge_protection: bool
     ) -> None:
         wrong = KeyConf(conf.name, conf.purpose, algorithm=conf.algorithm, destroy_window=7)
-        with AzureEmulator(recoverable_days=14, purge_protection=purge_protection) as az:
-            with connect_elsewhere(az) as client:
-                with pytest.raises(errors.InvalidArgumentError, match="14 days"):
-                    client.generate_key(wrong)
-                keys = az.key_client()
-                assert list(keys.list_properties_of_keys()) == []
-                assert bool(list(keys.list_deleted_keys())) is purge_protection
-                bodies = [r.parameters for r in az.requests if r.operation == "CreateKey"]
-                assert [body["attributes"] for body in bodies] == [{"enabled": False}]
-                if purge_protection:
-                    with pytest.raises(errors.NameReservedError):
-                        client.generate_key(conf)
-                else:
-                    assert client.generate_key(conf).destroy_window == 14
+        az = AzureEmulator(recoverable_days=14, purge_protection=purge_protection)
+        with az, connect_elsewhere(az) as client:
+            with pytest.raises(errors.InvalidArgumentError, match="14 days"):
+                client.generate_key(wrong)
+            keys = az.key_client()
+            assert list(keys.list_properties_of_keys()) == []
+            assert bool(list(keys.list_deleted_keys())) is purge_protection
+            bodies = [r.parameters for r in az.requests if r.operation == "CreateKey"]
+            assert [body["attributes"] for body in bodies] == [{"enabled": False}]
+            if purge_protection:
+                with pytest.raises(errors.NameReservedError):
+                    client.generate_key(conf)
+            else:
+                assert client.generate_key(conf).destroy_window == 14
 
     @pytest.mark.parametrize("conf", [WRAPPING, SIGNING])
     def test_the_right_window_in_an_empty_vault(self, connect_elsewhere: Connect, conf: KeyConf) -> None:
@@ -204,7 +209,9 @@ class TestDestroyWindow:
             assert (info.destroy_window, info.destroy_window_enforced) == (14, True)
             assert client.describe_key(info).state is KeyState.ENABLED
 
-    def test_another_key_of_the_vault_tells_its_window(self, az: AzureEmulator, client: KMSClient, keys: Any) -> None:
+    def test_another_key_of_the_vault_tells_its_window(
+        self, az: AzureEmulator, client: KMSClient, keys: Any
+    ) -> None:
         keys.create_ec_key("other", curve="P-256")
         before = len(az.requests)
         conf = KeyConf("orders", KeyPurpose.ENCRYPT_DECRYPT, destroy_window=30)

@@ -56,7 +56,9 @@ def test_each_answer_has_its_class(
     assert str(status) in str(caught.value)
 
 
-def test_403_without_a_reason_is_what_the_state_says(az: AzureEmulator, client: KMSClient, info: KeyInfo) -> None:
+def test_403_without_a_reason_is_what_the_state_says(
+    az: AzureEmulator, client: KMSClient, info: KeyInfo
+) -> None:
     key = client.key(info)
     key.sign(b"message")
     az.key_client().update_key_properties("releases", enabled=False)
@@ -77,7 +79,10 @@ def test_retry_after_is_kept_to(az: AzureEmulator, client: KMSClient, info: KeyI
 )
 def test_an_answer_of_a_proxy_is_judged_by_its_status(document: object) -> None:
     assert type(refusal(403, {}, document)) is errors.PermissionDeniedError
-    assert type(refusal(503, {"retry-after": "Wed, 21 Oct 2026 07:28:00 GMT"}, document)) is errors.UnavailableError
+    assert (
+        type(refusal(503, {"retry-after": "Wed, 21 Oct 2026 07:28:00 GMT"}, document))
+        is errors.UnavailableError
+    )
     assert type(refusal(404, {}, document)) is errors.UnsupportedOperationError
 
 
