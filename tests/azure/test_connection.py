@@ -192,7 +192,8 @@ class TestAttempts:
         keys = az.key_client(retry_total=10)
         client = connect(key_client=keys)
         info = client.generate_key(SIGNING)
-        for fault in ({"status": 503}, {"kind": "reset"}, {"kind": "throttle"}):
+        faults: list[dict[str, Any]] = [{"status": 503}, {"kind": "reset"}, {"kind": "throttle"}]
+        for fault in faults:
             az.faults.add("GetKeyVersions", times=None, **fault)
             before = len(az.requests)
             with pytest.raises((errors.UnavailableError, errors.ThrottledError)):

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from anykms import KeyConf, KeyPurpose, KMSClient, errors
+from anykms import KeyConf, KeyInfo, KeyPurpose, KMSClient, errors
 from anykms.keys import KeyState
 from anykms_emulators.azure import AzureEmulator
 
@@ -118,7 +118,8 @@ class TestRaces:
     def test_the_second_version_is_found_disabled_and_reported(
         self, az: AzureEmulator, connect: Connect, between: Any, keys: Any, name: str, later: bool
     ) -> None:
-        other, winner = connect(), []
+        other = connect()
+        winner: list[KeyInfo] = []
 
         def race(request: Any) -> None:
             if f"/keys/{name}/create" in request.url and not winner:

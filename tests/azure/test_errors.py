@@ -111,7 +111,11 @@ def test_each_failure_of_the_sdk_has_its_class(error: Exception, kind: type[erro
 
 
 def test_success_that_is_no_json_is_an_integrity_error(between: Any, answer: Any, connect: Any) -> None:
-    between.after = lambda _, response: answer(response, [])
+
+    def garble(_: Any, response: Any) -> Any:
+        return answer(response, [])
+
+    between.after = garble
     with pytest.raises(errors.KMSError):
         connect(key_client=between).get_key("orders")
     assert errors.ProviderError not in {kind for kind, _ in CODES.values()}
