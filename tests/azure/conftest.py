@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -64,7 +65,7 @@ def az() -> Iterator[AzureEmulator]:
 
 @pytest.fixture
 def connect(az: AzureEmulator) -> Connect:
-    return lambda **options: connect_to(az, **options)
+    return partial(connect_to, az)
 
 
 @pytest.fixture
