@@ -55,7 +55,13 @@ def create(vault: Vault, template: KeyTemplate) -> KeyInfo:
     body = _body(template, template.purpose, template.algorithm, template.key_size, tags, enabled, vault)
     bundle = _make(vault, name, template, body, enabled)
     if template.rotation_period is not None:
-        set_rotation_period(vault, name, template.rotation_period)
+        try:
+            set_rotation_period(vault, name, template.rotation_period)
+        except KMSError as error:
+            if not error.retryable:
+                for made in [bundle] if sender_bundle is None else [bundle, sender_bundle]:
+                    _discard(vault, facts.name_in(made["key"]["kid"]), facts.version_in(made["key"]["kid"]))
+            raise
     rows = facts.rows_of([bundle], vault.now())
     return facts.read(bundle, rows, sender_bundle, vault.azure.host, vault.azure.sku)
 

@@ -65,7 +65,7 @@ class Row:
 
 def row_of(reply: Reply, now: datetime) -> Row:
     """The version in a bundle, or in a row of a listing of versions."""
-    kid = reply["key"]["kid"] if "key" in reply else reply["kid"]
+    kid = section(reply, "key").get("kid") or reply.get("kid")
     attributes = section(reply, "attributes")
     enabled = attributes.get("enabled") is True
     starts, ends = attributes.get("nbf"), attributes.get("exp")
@@ -347,7 +347,7 @@ def read(bundle: Reply, rows: list[Row], sender: Reply | None, host: str, sku: S
         key_size=_key_size(bundle, algorithm),
         protection_level=ProtectionLevel.HSM if kty.endswith("-HSM") else ProtectionLevel.SOFTWARE,
         origin=KeyOrigin.UNKNOWN if ours is None else KeyOrigin.PROVIDER,
-        created_at=first_created(first),
+        created_at=first_created(first) if "scheduledPurgeDate" in bundle else first.created,
         sender_authenticated=sender_fingerprint is not None or not (wraps and public),
         fingerprint=None if wraps else fingerprint(bundle),
         sender_fingerprint=sender_fingerprint,

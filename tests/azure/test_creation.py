@@ -110,6 +110,21 @@ class TestPairs:
         client.generate_key(WRAPPING)
 
 
+class TestRotationPolicy:
+    def test_a_key_whose_policy_is_refused_is_not_left_behind(
+        self, az: AzureEmulator, client: KMSClient, keys: Any
+    ) -> None:
+        az.faults.add("UpdateKeyRotationPolicy", "Forbidden/ForbiddenByRbac", status=403)
+        conf = KeyConf("orders", KeyPurpose.ENCRYPT_DECRYPT, rotation_period=90)
+        with pytest.raises(errors.PermissionDeniedError):
+            client.generate_key(conf)
+        assert list(keys.list_properties_of_keys()) == list(keys.list_deleted_keys()) == []
+        info = client.generate_key(conf)
+        assert client.describe_key(info).rotation_period == 90
+        policy = keys.get_key_rotation_policy("orders")
+        assert policy.expires_in is None
+
+
 class TestRaces:
     """Someone makes the key after we looked and before we create."""
 
