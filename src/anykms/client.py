@@ -846,6 +846,7 @@ class DataKeyWrapper:
         return der_to_p1363(signature, sender.algorithm)
 
     def verify_sender(self, digest: bytes, signature: bytes) -> None:
+        self._session.gate(Operation.UNWRAP, self.info)
         public_key = self._session.public_key(self._sender())
         public_key.verify(digest, signature, encoding=SignatureEncoding.P1363, prehashed=True)
 
