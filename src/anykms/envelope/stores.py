@@ -70,8 +70,10 @@ class MemoryRecordStore:
 
     def add(self, record_id: bytes, record: bytes) -> None:
         """See ``RecordStore``."""
-        if self._records.setdefault(record_id, record) is not record:
-            raise _exists(record_id)
+        with self._lock:
+            if record_id in self._records:
+                raise _exists(record_id)
+            self._records[record_id] = record
 
     def replace(self, record_id: bytes, record: bytes, *, expected: bytes) -> None:
         """See ``RecordStore``."""
