@@ -68,8 +68,8 @@ class Gate(VectorProvider):
         return super().unwrap(info, wrapped, version, context)
 
 
-def client_of(provider: VectorProvider | None = None, **options: float) -> KMSClient:
-    return KMSClient(provider or VectorProvider(), retry=ONCE, **options)
+def client_of(provider: VectorProvider | None = None, state_ttl: float = 60) -> KMSClient:
+    return KMSClient(provider or VectorProvider(), retry=ONCE, state_ttl=state_ttl)
 
 
 def ring_of(
@@ -311,15 +311,16 @@ def test_a_forced_hit_is_refused(second: str) -> None:
     else:
         ring.encrypt(b"x", context=CONTEXT)
     assert cache.planted is not None
+    calls: dict[str, Callable[[], object]] = {
+        "another ring": lambda: ring_of("alpha", cache=cache, client=client, policy=LENIENT).encrypt(
+            b"", context=CONTEXT
+        ),
+        "another context": lambda: ring.encrypt(b"", context={}),
+        "another header": lambda: ring.decrypt(other, context={}),
+        "the other side": lambda: ring.decrypt(message, context=CONTEXT),
+    }
     with pytest.raises(errors.IntegrityError):
-        if second == "another ring":
-            ring_of("alpha", cache=cache, client=client, policy=LENIENT).encrypt(b"", context=CONTEXT)
-        elif second == "another context":
-            ring.encrypt(b"", context={})
-        elif second == "another header":
-            ring.decrypt(other, context={})
-        else:
-            ring.decrypt(message, context=CONTEXT)
+        calls[second]()
 
 
 # A hit is judged again

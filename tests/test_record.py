@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
@@ -314,12 +314,12 @@ def test_nothing_secret_in_a_repr() -> None:
 
 
 @pytest.fixture(params=["memory", "sqlite"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> RecordStore:
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[RecordStore]:
     if request.param == "memory":
-        return MemoryRecordStore()
-    opened = SQLiteRecordStore(tmp_path / "records.db")
-    request.addfinalizer(opened.close)
-    return opened
+        yield MemoryRecordStore()
+        return
+    with SQLiteRecordStore(tmp_path / "records.db") as opened:
+        yield opened
 
 
 def test_a_store_keeps_records_and_swaps_them_only_for_what_was_read(store: RecordStore) -> None:

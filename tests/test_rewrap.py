@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import msgspec
@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from anykms import KeyInfo, Keyring, KMSClient, Policy, RetryPolicy, errors, inspect
+from anykms import KeyInfo, Keyring, KMSClient, Policy, Reencrypted, RetryPolicy, Rewrapped, errors, inspect
 from anykms.envelope.message import CHUNK, Message
 from anykms.provider import WrapContext, Wrapped
 from anykms_contract.vectors import VectorProvider
@@ -211,17 +211,19 @@ def test_a_strict_ring_does_not_touch_what_proves_no_sender(way: str) -> None:
     provider = VectorProvider()
     ring = ring_of("alpha", "sigma", provider=provider)
     provider.calls.clear()
+    calls: dict[str, Callable[[], object]] = {
+        "rewrap": lambda: ring.rewrap(forged(), to=ring_of("alpha")),
+        "reencrypt": lambda: ring.reencrypt(forged(), to=ring_of("alpha"), context=CONTEXT, aad=AAD),
+    }
     with pytest.raises(errors.PolicyError):
-        if way == "rewrap":
-            ring.rewrap(forged(), to=ring_of("alpha"))
-        else:
-            ring.reencrypt(forged(), to=ring_of("alpha"), context=CONTEXT, aad=AAD)
+        calls[way]()
     assert provider.calls == []
 
 
 @pytest.mark.parametrize("way", ["rewrap", "reencrypt", "rewrap twice"])
 def test_a_forgery_stays_a_forgery_under_an_authenticated_key(way: str) -> None:
     lenient = ring_of("sigma", policy=LENIENT)
+    laundered: Rewrapped | Reencrypted
     if way == "reencrypt":
         laundered = lenient.reencrypt(forged(), to=ring_of("alpha"), context=CONTEXT, aad=AAD)
     else:

@@ -199,17 +199,18 @@ class DataKeyCache:
                 raise flight.error
 
     def _charge(self, slot: bytes, size: int) -> object | None:
-        entry = self._entries.get(slot)
+        entries = self._entries
+        entry = entries.get(slot)
         if entry is None:
             return None
         if not (entry.messages_left > 0 and entry.bytes_left >= size and entry.expires > self._clock()):
-            del self._entries[slot]
+            del entries[slot]
             return None
         entry.messages_left -= 1
         entry.bytes_left -= size
         self._hits += 1
         self._saved += entry.calls
-        self._entries.move_to_end(slot)
+        entries.move_to_end(slot)
         return entry.value
 
     def _lead(

@@ -178,8 +178,11 @@ class Keyring:
         self._cache = cache
         self._state_ttl = min(wrapper.state_ttl for wrapper in self._wrappers.values())
         identity = self._identity()
-        self._encrypt_slots = hashlib.sha256(b"anykms encrypt" + identity)
-        self._decrypt_slots = hashlib.sha256(b"anykms decrypt" + identity)
+        self._encrypt_slots = b"anykms encrypt" + identity
+        self._decrypt_slots = b"anykms decrypt" + identity
+        # Digests of what came last: messages of one data key come in rows.
+        self._last_written = b"", b""
+        self._last_read = b"", b"", b""
 
     def _identity(self) -> bytes:
         """What must be equal for two rings to share a data key: policy, connections, key URIs and facts."""
@@ -218,7 +221,8 @@ class Keyring:
             TypeError, InvalidArgumentError: bad input, before any key is used.
             KMSError: a key of the ring cannot wrap now; nothing is returned then.
         """
-        data, bound = buffer(plaintext, "plaintext"), checked_aad(aad)
+        data = plaintext if type(plaintext) is bytes else buffer(plaintext, "plaintext")
+        bound = checked_aad(aad)
         prepared = self._prepared(context, required, len(data))
         return b"".join((prepared.header, *prepared.body_key.encrypt(data, bound)))
 
@@ -230,11 +234,12 @@ class Keyring:
         if isinstance(required, (str, bytes)):
             raise TypeError("required is a collection of context names, not one str")
         ctx = canonicalise(context)[1]
-        digest = self._encrypt_slots.copy()
-        digest.update(len(ctx).to_bytes(4) + ctx)
-        if required:
-            digest.update(repr(sorted(set(required))).encode("utf-8", "surrogatepass"))
-        slot = digest.digest()
+        known_ctx, slot = self._last_written
+        if required or ctx != known_ctx:
+            names = repr(sorted(set(required))).encode("utf-8", "surrogatepass") if required else b""
+            slot = hashlib.sha256(b"".join((self._encrypt_slots, len(ctx).to_bytes(4), ctx, names))).digest()
+            if not required:
+                self._last_written = ctx, slot
         found = cache.get(slot, size)
         if found is None:
             oldest = self._policy.max_age
@@ -321,14 +326,15 @@ class Keyring:
     def _decrypt(
         self, message: BytesLike, context: Mapping[str, str], aad: BytesLike, min_generation: int
     ) -> tuple[Opened, bytes]:
-        data, bound = buffer(message, "message"), checked_aad(aad)
+        data = message if type(message) is bytes else buffer(message, "message")
+        bound = checked_aad(aad)
         checked_generation(min_generation)
         if self._cache is None:
             parsed = Message(data)
             opened = self.open_header(parsed, context, min_generation)
             return opened, opened.body_key.decrypt(parsed.body, bound)
         opened, start = self._opened(self._cache, data, context, min_generation)
-        return opened, opened.body_key.decrypt(memoryview(data)[start:], bound)
+        return opened, opened.body_key.decrypt(data[start:], bound)
 
     def _opened(
         self, cache: DataKeyCache, data: bytes | memoryview, context: Mapping[str, str], min_generation: int
@@ -339,10 +345,11 @@ class Keyring:
         """
         ctx = canonicalise(context)[1]
         start = claimed_head_size(data)
-        digest = self._decrypt_slots.copy()
-        digest.update(len(ctx).to_bytes(4) + ctx)
-        digest.update(data[:start])
-        slot = digest.digest()
+        head = data[:start]
+        known_ctx, known_head, slot = self._last_read
+        if head != known_head or ctx != known_ctx:
+            slot = hashlib.sha256(b"".join((self._decrypt_slots, len(ctx).to_bytes(4), ctx, head))).digest()
+            self._last_read = ctx, bytes(head), slot
         size = len(data) - start
         found = cache.get(slot, size)
         if found is None:
@@ -563,8 +570,9 @@ class Keyring:
         b'paid'
         """
         parsed = Message(buffer(message, "message"))
-        head, found = self._rewrapped(parsed, to, context, min_generation)
-        return replace(found, message=b"".join((head, parsed.body)))
+        return self._rewrapped(
+            parsed, to, context, min_generation, lambda head: b"".join((head, parsed.body))
+        )
 
     def rewrap_stream(
         self,
@@ -581,10 +589,13 @@ class Keyring:
             KMSError: as ``rewrap``.
             OSError: from the files.
         """
-        head, found = self._rewrapped(read_head(source), to, context, min_generation)
-        write_all(sink, memoryview(head))
-        copy_rest(source, sink)
-        return found
+
+        def copied(head: bytes) -> bytes:
+            write_all(sink, memoryview(head))
+            copy_rest(source, sink)
+            return b""
+
+        return self._rewrapped(read_head(source), to, context, min_generation, copied)
 
     def rewrap_file(
         self,
@@ -614,7 +625,8 @@ class Keyring:
         to: Keyring | Sequence[Key],
         context: Mapping[str, str] | None,
         min_generation: int,
-    ) -> tuple[bytes, Rewrapped]:
+        finish: Callable[[bytes], bytes],
+    ) -> Rewrapped:
         checked_generation(min_generation)
         target = self._target(to)
         wrappers = target.wrappers()
@@ -622,14 +634,15 @@ class Keyring:
             raise InvalidArgumentError(f"the generation is {MAX_GENERATION}, its last: reencrypt the message")
         # No plaintext is released, so the header may be asked what the context was; a lie fails its tag.
         pairs = dict(message.immutable.context)
-        pairs.update(canonicalise({} if context is None else context)[0])
+        if context is not None:
+            pairs.update(canonicalise(context)[0])
         binding, allowed = self._admit(message, pairs, min_generation)
         data_key, uri, wrapped = self._prove(message, binding, allowed)
         authenticated = wrapped.sender_authenticated
         generation = message.generation + 1
         head = data_key.wrapped_for(wrappers, origin=0 if authenticated else 1, generation=generation)
-        return head, Rewrapped(
-            message=b"",
+        return Rewrapped(
+            message=finish(head),
             record_id=message.immutable.record_id,
             generation=generation,
             recipients=tuple(target._wrappers),

@@ -45,6 +45,7 @@ _TAG_SIZE: Final = 32
 _LENGTH_SIZE: Final = 4
 HEAD_START: Final = len(MAGIC) + _LENGTH_SIZE
 """Bytes from which ``head_size`` tells where the body begins."""
+_AROUND_HEADER: Final = HEAD_START + _TAG_SIZE
 _SALT_SIZE: Final = 24
 BODY_START: Final = _SALT_SIZE + 32
 CHUNK: Final = 16384
@@ -117,11 +118,12 @@ class Binding:
 class DataKey:
     """A data key and what it is bound to. It proves headers and makes the key of bodies; its secret is never shown."""
 
-    __slots__ = ("_secret", "binding")
+    __slots__ = ("_secret", "_tag_key", "binding")
 
     def __init__(self, binding: Binding, secret: bytes) -> None:
         self.binding = binding
         self._secret = secret
+        self._tag_key = _expand(secret, b"anykms/v1 header-tag" + binding.digest)
 
     def body_key(self) -> BodyKey:
         """The key of this record's bodies, all that is needed to encrypt and decrypt once the header is proven."""
@@ -154,8 +156,7 @@ class DataKey:
             raise InvalidCiphertextError(NOT_AUTHENTIC)
 
     def _tag(self, prefix: bytes | memoryview) -> bytes:
-        key = _expand(self._secret, b"anykms/v1 header-tag" + self.binding.digest)
-        return hmac.digest(key, prefix, "sha256")
+        return hmac.digest(self._tag_key, prefix, "sha256")
 
 
 class BodyKey:
@@ -263,15 +264,15 @@ def head_size(start: bytes | memoryview) -> int:
 
 def checked_aad(aad: BytesLike) -> bytes:
     """``aad`` as bytes, of at most 64 KiB."""
-    bound = octets(aad, "aad")
+    bound = aad if type(aad) is bytes else octets(aad, "aad")
     if len(bound) > MAX_AAD:
         raise InvalidArgumentError(f"aad takes {len(bound)} bytes; at most {MAX_AAD} are allowed")
     return bound
 
 
 def claimed_head_size(data: bytes | memoryview) -> int:
-    """``head_size`` of bytes that nobody looked at yet: bounded, and meaningless unless the header is known."""
-    return HEAD_START + min(int.from_bytes(data[len(MAGIC) : HEAD_START]), MAX_HEADER) + _TAG_SIZE
+    """``head_size`` of bytes that nobody looked at yet: meaningless unless the header is known already."""
+    return int.from_bytes(data[len(MAGIC) : HEAD_START]) + _AROUND_HEADER
 
 
 @dataclass(frozen=True, slots=True)

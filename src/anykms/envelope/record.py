@@ -350,7 +350,7 @@ def checked_record_id(record_id: BytesLike) -> bytes:
 
 def checked_generation(value: int) -> int:
     """A ``min_generation`` of 0 to 2^32 - 1."""
-    if not isinstance(value, int) or isinstance(value, bool):
+    if type(value) is not int:
         raise TypeError(f"min_generation is an int, not {type(value).__name__}")
     if not 0 <= value <= MAX_GENERATION:
         raise InvalidArgumentError(f"min_generation is {value}; use 0 to {MAX_GENERATION}")
