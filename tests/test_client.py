@@ -145,7 +145,7 @@ def world(tmp_path: Path) -> Iterator[World]:
 
 def test_a_key_is_read_back_and_compared(world: World) -> None:
     info = world.client.generate_key(WRAPPING)
-    assert world.provider.calls[:2] == ["create_key", "get_key"]
+    assert world.provider.calls[:3] == ["get_key", "create_key", "get_key"]
     assert info.conf_digest == WRAPPING.digest
 
 
@@ -178,7 +178,7 @@ def test_a_difference_that_three_reads_confirm_disables_the_key(world: World, fi
     with pytest.raises(errors.KeyConfMismatchError, match=field):
         world.client.generate_key(SIGNING)
     world.provider.forge = None
-    assert world.provider.calls.count("get_key") == 3
+    assert world.provider.calls.count("get_key") == 1 + 3
     assert world.client.describe_key(world.client.get_key("releases")).state is KeyState.DISABLED
 
 
@@ -210,6 +210,13 @@ def test_another_key_of_that_name_is_not_taken_for_the_lost_one(world: World) ->
     world.client.generate_key(replace_conf(WRAPPING, tags={"by": "another"}))
     world.provider.before["create_key"] = [errors.UnavailableError("down")]
     with pytest.raises(errors.UnavailableError):
+        world.client.generate_key(WRAPPING)
+
+
+def test_an_older_key_of_the_same_conf_is_not_taken_for_the_lost_one(world: World) -> None:
+    world.client.generate_key(WRAPPING)
+    world.provider.before["create_key"] = [errors.UnavailableError("down")]
+    with pytest.raises(errors.UnavailableError, match="down"):
         world.client.generate_key(WRAPPING)
 
 

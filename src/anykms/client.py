@@ -308,6 +308,7 @@ class KMSClient:
             raise TypeError(f"generate_key takes a KeyConf, not {type(conf).__name__}")
         template = self._template(conf)
         session = self._session
+        before = self._found(conf.name)
         try:
             session.call(
                 Operation.GENERATE_KEY, conf.name, lambda: session.provider.create_key(template), repeat=False
@@ -315,7 +316,9 @@ class KMSClient:
         except KMSError as error:
             if not error.retryable:
                 raise
-            self._find_after_lost_reply(template, error)
+            made = self._found(conf.name, default=error)
+            if made is None or made == before or made.conf_digest != template.conf_digest:
+                raise
         return self._read_back(template)
 
     def _template(self, conf: KeyConf) -> KeyTemplate:
@@ -339,14 +342,14 @@ class KMSClient:
             )
         return template
 
-    def _find_after_lost_reply(self, template: KeyTemplate, error: KMSError) -> None:
-        """Return if the key was made although its reply was lost; else raise ``error``."""
+    def _found(self, name: str, default: KMSError | None = None) -> KeyInfo | None:
+        """The key of that name, None where there is none. ``default`` is raised where it cannot be told."""
         try:
-            found = self._get(template.name)
-        except KMSError:
-            raise error from None
-        if found.conf_digest != template.conf_digest:
-            raise error
+            return self._get(name)
+        except KeyNotFoundError:
+            return None
+        except KMSError as error:
+            raise default or error from None
 
     def _read_back(self, template: KeyTemplate) -> KeyInfo:
         deadline = Deadline(READ_BACK_SECONDS, self._session.retry.clock)
@@ -466,6 +469,7 @@ class KMSClient:
 
         Raises:
             UnsupportedOperationError: another purpose: such a key has one version for life.
+            KeyStateError, KeyDestroyedError: the key is not ENABLED.
             QuotaExceededError: the provider allows no more rotations of this key.
         """
         if self._own(info).purpose is not KeyPurpose.ENCRYPT_DECRYPT:
@@ -476,7 +480,11 @@ class KMSClient:
                 key=str(info.uri),
             )
         self._session.require(Operation.ROTATE_KEY, info.algorithm, info.key_size)
-        before = _rotation(self._session.describe(info))
+        status = self._session.describe(info)
+        if status.state is not KeyState.ENABLED:
+            # Some services would make the new version, and with it the key, usable again.
+            raise _state_error(status, self.provider, Operation.ROTATE_KEY, str(info.uri))
+        before = _rotation(status)
         provider = self._session.provider
         return self._change(
             Operation.ROTATE_KEY,
