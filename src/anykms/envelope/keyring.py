@@ -21,6 +21,7 @@ from anykms.envelope.message import (
     Binding,
     BodyKey,
     DataKey,
+    HeaderFacts,
     Message,
     UnverifiedHeader,
     checked_aad,
@@ -99,18 +100,11 @@ class Decrypted:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Opened:
-    """A header whose tag has been checked: the key of its bodies, and every claim of it that a rule asks for."""
+    """A header whose tag has been checked, and the key of its bodies."""
 
     slot: bytes
     body_key: BodyKey = field(repr=False)
-    key: KeyInfo
-    key_uri: KeyURI
-    sender_authenticated: bool
-    generation: int
-    record_id: bytes
-    suite: int
-    created: int
-    recipients: int
+    facts: HeaderFacts
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -313,14 +307,15 @@ class Keyring:
     ) -> Decrypted:
         """``decrypt``, and which key opened the message, its generation and whether its sender is authenticated."""
         opened, plaintext = self._decrypt(message, context, aad, min_generation)
+        facts = opened.facts
         return Decrypted(
             plaintext=plaintext,
-            key=opened.key,
-            key_uri=opened.key_uri,
-            generation=opened.generation,
-            sender_authenticated=opened.sender_authenticated,
-            record_id=opened.record_id,
-            created=opened.created,
+            key=facts.key,
+            key_uri=facts.key_uri,
+            generation=facts.generation,
+            sender_authenticated=facts.sender_authenticated,
+            record_id=facts.record_id,
+            created=facts.created,
         )
 
     def _decrypt(
@@ -364,21 +359,21 @@ class Keyring:
             )
         if not isinstance(found, Opened) or found.slot != slot:
             raise _misplaced()
-        self.check_again(found, min_generation)
+        self.check_again(found.facts, min_generation)
         return found, start
 
-    def check_again(self, opened: Opened, min_generation: int) -> None:
+    def check_again(self, facts: HeaderFacts, min_generation: int) -> None:
         """Every rule that a header opened before may break by now, or under this policy.
 
         Raises:
             PolicyError, StaleMessageError: it does.
         """
         self._policy.check_message(
-            suite=opened.suite, created=opened.created, recipients=opened.recipients, now=self._clock()
+            suite=facts.suite, created=facts.created, recipients=facts.recipients, now=self._clock()
         )
-        self._policy.check_sender(opened.sender_authenticated)
-        if opened.generation < min_generation:
-            raise _stale(opened.generation, min_generation)
+        self._policy.check_sender(facts.sender_authenticated)
+        if facts.generation < min_generation:
+            raise _stale(facts.generation, min_generation)
 
     def encrypt_stream(
         self,
@@ -429,7 +424,7 @@ class Keyring:
         bound = checked_aad(aad)
         checked_generation(min_generation)
         opened = self.open_header(read_head(source), context, min_generation)
-        return MessageReader(source, opened.body_key, bound)
+        return MessageReader(source, opened.body_key, bound, opened.facts)
 
     def open(
         self,
@@ -456,7 +451,7 @@ class Keyring:
         try:
             source.seek(0)
             opened = self.open_header(read_head(source), context, min_generation)
-            return MessageFile(source, opened.body_key, bound, source.tell())
+            return MessageFile(source, opened.body_key, bound, source.tell(), opened.facts)
         except BaseException:
             source.close()
             raise
@@ -481,7 +476,7 @@ class Keyring:
             KMSError: a key of the ring cannot wrap now.
         """
         stored, opened = self.new_record(context, required)
-        pin = Pin(opened.record_id, by_application=True, made_here=True)
+        pin = Pin(opened.facts.record_id, by_application=True, made_here=True)
         return Record(self, pin, KeptBytes(stored), context, DataKeyCache()).start(opened)
 
     def new_record(self, context: Mapping[str, str], required: Collection[str]) -> tuple[bytes, Opened]:
@@ -491,18 +486,17 @@ class Keyring:
         prepared = self.prepare(context, required)
         claims = Message(prepared.header).immutable
         primary = self.keys[0]
-        return prepared.header, Opened(
-            slot=b"",
-            body_key=prepared.body_key,
+        facts = HeaderFacts(
             key=primary,
             key_uri=primary.uri,
-            sender_authenticated=provable,
             generation=0,
+            sender_authenticated=provable,
             record_id=claims.record_id,
-            suite=claims.suite,
             created=claims.created,
+            suite=claims.suite,
             recipients=len(self._wrappers),
         )
+        return prepared.header, Opened(b"", prepared.body_key, facts)
 
     def open_record(
         self,
@@ -710,7 +704,7 @@ class Keyring:
         prepared, found = self._renewed(parsed, opened, target, context)
         with (
             MessageWriter(sink, prepared.header, prepared.body_key, bound) as writer,
-            MessageReader(source, opened.body_key, bound) as reader,
+            MessageReader(source, opened.body_key, bound, opened.facts) as reader,
         ):
             for piece in reader.pieces():
                 writer.write(piece)
@@ -743,7 +737,7 @@ class Keyring:
         self, message: Message, opened: Opened, target: Keyring, context: Mapping[str, str]
     ) -> tuple[Prepared, Reencrypted]:
         # What an unproven sender made must not become proven by being copied.
-        origin = 0 if opened.sender_authenticated else 1
+        origin = 0 if opened.facts.sender_authenticated else 1
         prepared = target.prepare(context, message.immutable.required, origin=origin)
         return prepared, Reencrypted(
             message=b"",
@@ -751,8 +745,8 @@ class Keyring:
             generation=0,
             recipients=tuple(target._wrappers),
             removed=tuple(old for old in message.wrapped_keys if old not in target._wrappers),
-            opened_by=opened.key.uri.without_version(),
-            sender_authenticated=opened.sender_authenticated,
+            opened_by=opened.facts.key.uri.without_version(),
+            sender_authenticated=opened.facts.sender_authenticated,
         )
 
     def open_header(self, message: Message, context: Mapping[str, str], min_generation: int = 0) -> Opened:
@@ -789,18 +783,17 @@ class Keyring:
     def _open(self, message: Message, binding: Binding, allowed: list[_Match], slot: bytes = b"") -> Opened:
         data_key, uri, wrapped = self._prove(message, binding, allowed)
         claims = message.immutable
-        return Opened(
-            slot=slot,
-            body_key=data_key.body_key(),
+        facts = HeaderFacts(
             key=self._wrappers[uri].info,
             key_uri=wrapped.key_uri(),
-            sender_authenticated=wrapped.sender_authenticated,
             generation=message.generation,
+            sender_authenticated=wrapped.sender_authenticated,
             record_id=claims.record_id,
-            suite=claims.suite,
             created=claims.created,
+            suite=claims.suite,
             recipients=len(message.wrapped_keys),
         )
+        return Opened(slot, data_key.body_key(), facts)
 
     def _matched(self, message: Message) -> list[_Match]:
         """Recipients that are keys of this ring, in the ring's order."""

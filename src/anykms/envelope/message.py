@@ -29,7 +29,7 @@ from anykms.errors import (
     InvalidCiphertextError,
     UnsupportedVersionError,
 )
-from anykms.keys import KeyURI
+from anykms.keys import KeyInfo, KeyURI
 from anykms.payload import BytesLike, octets
 from anykms.wrapping import NOT_AUTHENTIC, WrappedKey, Wrapper, wrap_data_key
 
@@ -309,6 +309,31 @@ class UnverifiedHeader:
     recipients: tuple[UnverifiedRecipient, ...]
     generation: int
     body_size: int
+
+
+@dataclass(frozen=True, slots=True)
+class HeaderFacts:
+    """What is known of a message whose header is authentic.
+
+    Attributes:
+        key: the key that opened it.
+        key_uri: the same with the version used, where the provider tells.
+        generation: how often the recipients were replaced.
+        sender_authenticated: whether someone with the right to encrypt under ``key`` made it.
+        record_id: 16 bytes, the same for all messages of one data key.
+        created: when the data key was made, UTC seconds.
+        suite: 1.
+        recipients: how many keys it is for.
+    """
+
+    key: KeyInfo
+    key_uri: KeyURI
+    generation: int
+    sender_authenticated: bool
+    record_id: bytes
+    created: int
+    suite: int
+    recipients: int
 
 
 class Message:
