@@ -722,12 +722,16 @@ def rewraps() -> list[dict[str, object]]:
     ) -> dict[str, object]:
         old = before.build()
         start = len(MAGIC) + 4 + int.from_bytes(old[8:12]) + 32
+
+        def same_body(_: bytes) -> bytes:
+            return old[start:]
+
         new = replace(
             after,
             data_key=before.data_key,
             record_id=before.record_id,
             plaintext=before.plaintext,
-            body=lambda _: old[start:],
+            body=same_body,
         )
         return {**_row(name, new, why, fails_at, error), "before": old.hex()}
 
