@@ -192,11 +192,14 @@ class DataKeyCache:
                 mine = flight is None
                 if flight is None:
                     flight = self._flights[slot] = _Flight()
-            if mine:
-                return self._lead(flight, slot, size, make, calls, lifetime)
-            flight.landed.wait()
-            if flight.error is not None:
-                raise flight.error
+            try:
+                if mine:
+                    return self._lead(flight, slot, size, make, calls, lifetime)
+                flight.landed.wait()
+                if flight.error is not None:
+                    raise flight.error
+            finally:
+                del flight  # an error's frames must not keep it, and the secrets in them, alive
 
     def _charge(self, slot: bytes, size: int) -> object | None:
         entries = self._entries
@@ -234,6 +237,7 @@ class DataKeyCache:
                         messages, left = self._max_messages - 1, self._max_bytes - size
                         self._keep(slot, _Entry[object](value, calls, expires, messages, left))
             flight.landed.set()
+            del flight
 
     def _keep(self, slot: bytes, entry: _Entry[object]) -> None:
         now = self._clock()

@@ -171,7 +171,7 @@ class Keyring:
             raise InvalidArgumentError("a key is in the keyring twice")
         self._cache = cache
         self._state_ttl = min(wrapper.state_ttl for wrapper in self._wrappers.values())
-        identity = self._identity()
+        identity = b"" if cache is None else self._identity()
         self._encrypt_slots = b"anykms encrypt" + identity
         self._decrypt_slots = b"anykms decrypt" + identity
         # Digests of what came last: messages of one data key come in rows.

@@ -82,13 +82,14 @@ _decode = msgspec.msgpack.Decoder(_Header).decode
 class Binding:
     """What one data key is bound to: the immutable part of the header and the whole context."""
 
-    __slots__ = ("context", "digest", "immutable")
+    __slots__ = ("_binds", "context", "digest", "immutable")
 
     def __init__(self, immutable: bytes, context: Mapping[str, str], ctx: bytes) -> None:
         self.immutable = immutable
         self.context = context
         framed = b"".join((b"anykms/v1 header", len(immutable).to_bytes(4), immutable, ctx))
         self.digest = hashlib.sha512(framed).digest()
+        self._binds: dict[int, bytes] = {}
 
     @classmethod
     def new(cls, context: Mapping[str, str], required: Collection[str], created: int) -> Binding:
@@ -112,7 +113,11 @@ class Binding:
 
     def bind(self, origin: int) -> bytes:
         """32 bytes that tie a wrapped data key to this record and to where the data key came from."""
-        return hashlib.sha256(b"anykms/v1 bind" + bytes([origin]) + self.digest).digest()
+        found = self._binds.get(origin)
+        if found is None:
+            framed = b"".join((b"anykms/v1 bind", bytes((origin,)), self.digest))
+            found = self._binds[origin] = hashlib.sha256(framed).digest()
+        return found
 
 
 class DataKey:
