@@ -8,6 +8,7 @@ import os
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Final, TypeAlias
 
 from anykms.algorithms import KeyPurpose
@@ -240,7 +241,7 @@ class Keyring:
             found = cache.fetch(
                 slot,
                 size,
-                lambda: self.prepare(context, required, slot),
+                partial(self.prepare, context, required, slot),
                 calls=self._wrap_calls(),
                 lifetime=MAX_AGE if oldest is None else oldest.total_seconds(),
             )
@@ -323,21 +324,13 @@ class Keyring:
     ) -> tuple[Opened, bytes]:
         data = message if type(message) is bytes else buffer(message, "message")
         bound = checked_aad(aad)
-        checked_generation(min_generation)
+        if min_generation.__class__ is not int or min_generation:
+            checked_generation(min_generation)
         if self._cache is None:
             parsed = Message(data)
             opened = self.open_header(parsed, context, min_generation)
             return opened, opened.body_key.decrypt(parsed.body, bound)
-        opened, start = self._opened(self._cache, data, context, min_generation)
-        return opened, opened.body_key.decrypt(data[start:], bound)
-
-    def _opened(
-        self, cache: DataKeyCache, data: bytes | memoryview, context: Mapping[str, str], min_generation: int
-    ) -> tuple[Opened, int]:
-        """The header, opened now or known byte for byte from before, and where the body begins.
-
-        What is remembered is judged by the policy again.
-        """
+        # What is remembered was proven byte for byte, and is judged by the policy again.
         ctx = canonicalise(context)[1]
         start = claimed_head_size(data)
         head = data[:start]
@@ -346,21 +339,32 @@ class Keyring:
             slot = hashlib.sha256(b"".join((self._decrypt_slots, len(ctx).to_bytes(4), ctx, head))).digest()
             self._last_read = ctx, bytes(head), slot
         size = len(data) - start
-        found = cache.get(slot, size)
+        found = self._cache.get(slot, size)
         if found is None:
-            parsed = Message(data)
-            binding, allowed = self._admit(parsed, context, min_generation)
-            found = cache.fetch(
-                slot,
-                size,
-                lambda: self._open(parsed, binding, allowed, slot),
-                calls=1,
-                lifetime=self._state_ttl,
-            )
+            found = self._opened(self._cache, slot, size, Message(data), context, min_generation)
         if not isinstance(found, Opened) or found.slot != slot:
             raise _misplaced()
         self.check_again(found.facts, min_generation)
-        return found, start
+        return found, found.body_key.decrypt(data[start:], bound)
+
+    def _opened(
+        self,
+        cache: DataKeyCache,
+        slot: bytes,
+        size: int,
+        message: Message,
+        context: Mapping[str, str],
+        min_generation: int,
+    ) -> Opened:
+        """The header, opened once for all threads that wait for the same one; each has been admitted by itself."""
+        binding, allowed = self._admit(message, context, min_generation)
+        return cache.fetch(
+            slot,
+            size,
+            lambda: self._open(message, binding, allowed, slot),
+            calls=1,
+            lifetime=self._state_ttl,
+        )
 
     def check_again(self, facts: HeaderFacts, min_generation: int) -> None:
         """Every rule that a header opened before may break by now, or under this policy.
@@ -371,7 +375,8 @@ class Keyring:
         self._policy.check_message(
             suite=facts.suite, created=facts.created, recipients=facts.recipients, now=self._clock()
         )
-        self._policy.check_sender(facts.sender_authenticated)
+        if not facts.sender_authenticated:
+            self._policy.check_sender(False)
         if facts.generation < min_generation:
             raise _stale(facts.generation, min_generation)
 
