@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from anykms.envelope.keyring import Decrypted as Decrypted
     from anykms.envelope.keyring import Keyring as Keyring
     from anykms.envelope.keyring import inspect as inspect
+    from anykms.envelope.message import HeaderFacts as HeaderFacts
     from anykms.envelope.message import UnverifiedHeader as UnverifiedHeader
     from anykms.envelope.record import Record as Record
     from anykms.envelope.record import StoredRecords as StoredRecords
@@ -71,7 +72,10 @@ _HOMES = {
         "Keyring",
         "inspect",
     ),
-    "anykms.envelope.message": ("UnverifiedHeader",),
+    "anykms.envelope.message": (
+        "HeaderFacts",
+        "UnverifiedHeader",
+    ),
     "anykms.envelope.record": (
         "Record",
         "StoredRecords",

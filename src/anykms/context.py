@@ -51,16 +51,15 @@ def canonical_bytes(context: EncryptionContext) -> bytes:
 
 def canonicalise(context: EncryptionContext) -> tuple[Mapping[str, str], bytes]:
     """``validate``, read-only, and ``canonical_bytes`` at once."""
-    if type(context) is dict:
-        try:
-            return _canonicalised(tuple(context.items()))
-        except TypeError:
-            pass  # not hashable, so not str: said properly below
-    if not isinstance(context, Mapping):
+    if context.__class__ is not dict and not isinstance(context, Mapping):
         raise TypeError(
             f"context is a mapping of str to str, not {type(context).__name__}; write {{}} for none"
         )
-    return _canonical(tuple(context.items()))
+    pairs = tuple(context.items())
+    try:
+        return _canonicalised(pairs)
+    except TypeError:
+        return _canonical(pairs)  # not hashable, so not str: it says so
 
 
 def _canonical(context: tuple[tuple[str, str], ...]) -> tuple[Mapping[str, str], bytes]:

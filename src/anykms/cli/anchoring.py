@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from anykms.cli import files
 from anykms.cli.connecting import Stores
 from anykms.cli.failures import usage
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 
 _LONGEST_ROOT = 65536
+_LONGEST_DOCUMENT = 1024 * 1024
 
 
 def root_options(function: F) -> F:
@@ -63,6 +65,12 @@ def trusted(root_file: str, ledger_file: str | None) -> Generator[TrustRoot]:
         text = file.read(_LONGEST_ROOT + 1)
     with Ledger(ledger_file or root_file + ".ledger") as ledger:
         yield TrustRoot.from_json(text, ledger=ledger)
+
+
+def read_document(source: str) -> bytes:
+    """What a file holds; of a longer one than any document, so much that it is refused."""
+    with files.opened(source) as (file, _):
+        return file.read(_LONGEST_DOCUMENT + 1)
 
 
 def sealing_keys(opened: Stores, names: Sequence[str]) -> list[Key]:

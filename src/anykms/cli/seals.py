@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from anykms.cli import files
-from anykms.cli.anchoring import root_options, sealers_option, sealing_keys, trusted
+from anykms.cli.anchoring import read_document, root_options, sealers_option, sealing_keys, trusted
 from anykms.cli.connecting import Stores
 from anykms.cli.failures import usage
 from anykms.cli.options import force_option, input_argument, json_option, output_option, stores_option
@@ -121,9 +121,7 @@ def seal(
 
     files.check_output(output, force)
     with Stores(stores) as opened:
-        document = (
-            opened.find(source)[1] if kind == "keyinfo" else _document(kind, bytes(files.read_all(source)))
-        )
+        document = opened.find(source)[1] if kind == "keyinfo" else _document(kind, read_document(source))
         sealed = make_seal(
             document,
             signers=sealing_keys(opened, sealers),
@@ -152,7 +150,7 @@ def countersign(source: str, sealers: Sequence[str], output: str, stores: Sequen
     from anykms.trust import countersign as add_signatures
 
     files.check_output(output, force)
-    data = bytes(files.read_all(source))
+    data = read_document(source)
     with Stores(stores) as opened:
         sealed = add_signatures(data, sealing_keys(opened, sealers), expected=UnverifiedSeal.read(data))
     files.write(output, sealed, force=force, private=False)
@@ -170,7 +168,7 @@ def show(source: str, as_json: bool) -> None:
     """
     from anykms.trust import UnverifiedSeal
 
-    seal_ = UnverifiedSeal.read(files.read_all(source))
+    seal_ = UnverifiedSeal.read(read_document(source))
     claims = _claims(seal_)
     if as_json:
         print_json({"verified": False, "seal": claims, "document": dict(seal_.document)})
@@ -198,7 +196,7 @@ def open_(source: str, kind: str, name: str, root_file: str, ledger_file: str | 
     """
     from anykms.trust import KEY_CONF, KEY_INFO, POLICY, PayloadType
 
-    data = bytes(files.read_all(source))
+    data = read_document(source)
     kinds: dict[str, PayloadType[Any]] = {"keyinfo": KEY_INFO, "keyconf": KEY_CONF, "policy": POLICY}
     with trusted(root_file, ledger_file) as anchor:
         opened = anchor.open_sealed(data, kinds[kind], name=name)

@@ -192,24 +192,28 @@ class DataKeyCache:
                 mine = flight is None
                 if flight is None:
                     flight = self._flights[slot] = _Flight()
-            if mine:
-                return self._lead(flight, slot, size, make, calls, lifetime)
-            flight.landed.wait()
-            if flight.error is not None:
-                raise flight.error
+            try:
+                if mine:
+                    return self._lead(flight, slot, size, make, calls, lifetime)
+                flight.landed.wait()
+                if flight.error is not None:
+                    raise flight.error
+            finally:
+                del flight  # an error's frames must not keep it, and the secrets in them, alive
 
     def _charge(self, slot: bytes, size: int) -> object | None:
-        entry = self._entries.get(slot)
+        entries = self._entries
+        entry = entries.get(slot)
         if entry is None:
             return None
         if not (entry.messages_left > 0 and entry.bytes_left >= size and entry.expires > self._clock()):
-            del self._entries[slot]
+            del entries[slot]
             return None
         entry.messages_left -= 1
         entry.bytes_left -= size
         self._hits += 1
         self._saved += entry.calls
-        self._entries.move_to_end(slot)
+        entries.move_to_end(slot)
         return entry.value
 
     def _lead(
@@ -233,6 +237,7 @@ class DataKeyCache:
                         messages, left = self.max_messages - 1, self._max_bytes - size
                         self._keep(slot, _Entry[object](value, calls, expires, messages, left))
             flight.landed.set()
+            del flight
 
     def _keep(self, slot: bytes, entry: _Entry[object]) -> None:
         now = self._clock()

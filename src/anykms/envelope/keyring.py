@@ -8,6 +8,7 @@ import os
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Final, TypeAlias
 
 from anykms.algorithms import KeyPurpose
@@ -21,6 +22,7 @@ from anykms.envelope.message import (
     Binding,
     BodyKey,
     DataKey,
+    HeaderFacts,
     Message,
     UnverifiedHeader,
     checked_aad,
@@ -99,18 +101,11 @@ class Decrypted:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Opened:
-    """A header whose tag has been checked: the key of its bodies, and every claim of it that a rule asks for."""
+    """A header whose tag has been checked, and the key of its bodies."""
 
     slot: bytes
     body_key: BodyKey = field(repr=False)
-    key: KeyInfo
-    key_uri: KeyURI
-    sender_authenticated: bool
-    generation: int
-    record_id: bytes
-    suite: int
-    created: int
-    recipients: int
+    facts: HeaderFacts
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -184,9 +179,12 @@ class Keyring:
             self._policy.check_cache(seconds=cache.max_age, messages=cache.max_messages)
         self._cache = cache
         self._state_ttl = min(wrapper.state_ttl for wrapper in self._wrappers.values())
-        identity = self._identity()
-        self._encrypt_slots = hashlib.sha256(b"anykms encrypt" + identity)
-        self._decrypt_slots = hashlib.sha256(b"anykms decrypt" + identity)
+        identity = b"" if cache is None else self._identity()
+        self._encrypt_slots = b"anykms encrypt" + identity
+        self._decrypt_slots = b"anykms decrypt" + identity
+        # Digests of what came last: messages of one data key come in rows.
+        self._last_written = b"", b""
+        self._last_read = b"", b"", b""
 
     def _identity(self) -> bytes:
         """What must be equal for two rings to share a data key: policy, connections, key URIs and facts."""
@@ -225,7 +223,8 @@ class Keyring:
             TypeError, InvalidArgumentError: bad input, before any key is used.
             KMSError: a key of the ring cannot wrap now; nothing is returned then.
         """
-        data, bound = buffer(plaintext, "plaintext"), checked_aad(aad)
+        data = plaintext if type(plaintext) is bytes else buffer(plaintext, "plaintext")
+        bound = checked_aad(aad)
         prepared = self._prepared(context, required, len(data))
         return b"".join((prepared.header, *prepared.body_key.encrypt(data, bound)))
 
@@ -237,18 +236,19 @@ class Keyring:
         if isinstance(required, (str, bytes)):
             raise TypeError("required is a collection of context names, not one str")
         ctx = canonicalise(context)[1]
-        digest = self._encrypt_slots.copy()
-        digest.update(len(ctx).to_bytes(4) + ctx)
-        if required:
-            digest.update(repr(sorted(set(required))).encode("utf-8", "surrogatepass"))
-        slot = digest.digest()
+        known_ctx, slot = self._last_written
+        if required or ctx != known_ctx:
+            names = repr(sorted(set(required))).encode("utf-8", "surrogatepass") if required else b""
+            slot = hashlib.sha256(b"".join((self._encrypt_slots, len(ctx).to_bytes(4), ctx, names))).digest()
+            if not required:
+                self._last_written = ctx, slot
         found = cache.get(slot, size)
         if found is None:
             oldest = self._policy.max_age
             found = cache.fetch(
                 slot,
                 size,
-                lambda: self.prepare(context, required, slot),
+                partial(self.prepare, context, required, slot),
                 calls=self._wrap_calls(),
                 lifetime=MAX_AGE if oldest is None else oldest.total_seconds(),
             )
@@ -319,70 +319,77 @@ class Keyring:
     ) -> Decrypted:
         """``decrypt``, and which key opened the message, its generation and whether its sender is authenticated."""
         opened, plaintext = self._decrypt(message, context, aad, min_generation)
+        facts = opened.facts
         return Decrypted(
             plaintext=plaintext,
-            key=opened.key,
-            key_uri=opened.key_uri,
-            generation=opened.generation,
-            sender_authenticated=opened.sender_authenticated,
-            record_id=opened.record_id,
-            created=opened.created,
+            key=facts.key,
+            key_uri=facts.key_uri,
+            generation=facts.generation,
+            sender_authenticated=facts.sender_authenticated,
+            record_id=facts.record_id,
+            created=facts.created,
         )
 
     def _decrypt(
         self, message: BytesLike, context: Mapping[str, str], aad: BytesLike, min_generation: int
     ) -> tuple[Opened, bytes]:
-        data, bound = buffer(message, "message"), checked_aad(aad)
-        checked_generation(min_generation)
+        data = message if type(message) is bytes else buffer(message, "message")
+        bound = checked_aad(aad)
+        if min_generation.__class__ is not int or min_generation:
+            checked_generation(min_generation)
         if self._cache is None:
             parsed = Message(data)
             opened = self.open_header(parsed, context, min_generation)
             return opened, opened.body_key.decrypt(parsed.body, bound)
-        opened, start = self._opened(self._cache, data, context, min_generation)
-        return opened, opened.body_key.decrypt(memoryview(data)[start:], bound)
-
-    def _opened(
-        self, cache: DataKeyCache, data: bytes | memoryview, context: Mapping[str, str], min_generation: int
-    ) -> tuple[Opened, int]:
-        """The header, opened now or known byte for byte from before, and where the body begins.
-
-        What is remembered is judged by the policy again.
-        """
+        # What is remembered was proven byte for byte, and is judged by the policy again.
         ctx = canonicalise(context)[1]
         start = claimed_head_size(data)
-        digest = self._decrypt_slots.copy()
-        digest.update(len(ctx).to_bytes(4) + ctx)
-        digest.update(data[:start])
-        slot = digest.digest()
+        head = data[:start]
+        known_ctx, known_head, slot = self._last_read
+        if head != known_head or ctx != known_ctx:
+            slot = hashlib.sha256(b"".join((self._decrypt_slots, len(ctx).to_bytes(4), ctx, head))).digest()
+            self._last_read = ctx, bytes(head), slot
         size = len(data) - start
-        found = cache.get(slot, size)
+        found = self._cache.get(slot, size)
         if found is None:
-            parsed = Message(data)
-            binding, allowed = self._admit(parsed, context, min_generation)
-            found = cache.fetch(
-                slot,
-                size,
-                lambda: self._open(parsed, binding, allowed, slot),
-                calls=1,
-                lifetime=self._state_ttl,
-            )
+            found = self._opened(self._cache, slot, size, Message(data), context, min_generation)
         if not isinstance(found, Opened) or found.slot != slot:
             raise _misplaced()
-        self.check_again(found, min_generation)
-        return found, start
+        self.check_again(found.facts, min_generation)
+        return found, found.body_key.decrypt(data[start:], bound)
 
-    def check_again(self, opened: Opened, min_generation: int) -> None:
+    def _opened(
+        self,
+        cache: DataKeyCache,
+        slot: bytes,
+        size: int,
+        message: Message,
+        context: Mapping[str, str],
+        min_generation: int,
+    ) -> Opened:
+        """The header, opened once for all threads that wait for the same one; each has been admitted by itself."""
+        binding, allowed = self._admit(message, context, min_generation)
+        return cache.fetch(
+            slot,
+            size,
+            lambda: self._open(message, binding, allowed, slot),
+            calls=1,
+            lifetime=self._state_ttl,
+        )
+
+    def check_again(self, facts: HeaderFacts, min_generation: int) -> None:
         """Every rule that a header opened before may break by now, or under this policy.
 
         Raises:
             PolicyError, StaleMessageError: it does.
         """
         self._policy.check_message(
-            suite=opened.suite, created=opened.created, recipients=opened.recipients, now=self._clock()
+            suite=facts.suite, created=facts.created, recipients=facts.recipients, now=self._clock()
         )
-        self._policy.check_sender(opened.sender_authenticated)
-        if opened.generation < min_generation:
-            raise _stale(opened.generation, min_generation)
+        if not facts.sender_authenticated:
+            self._policy.check_sender(False)
+        if facts.generation < min_generation:
+            raise _stale(facts.generation, min_generation)
 
     def encrypt_stream(
         self,
@@ -433,7 +440,7 @@ class Keyring:
         bound = checked_aad(aad)
         checked_generation(min_generation)
         opened = self.open_header(read_head(source), context, min_generation)
-        return MessageReader(source, opened.body_key, bound)
+        return MessageReader(source, opened.body_key, bound, opened.facts)
 
     def open(
         self,
@@ -460,7 +467,7 @@ class Keyring:
         try:
             source.seek(0)
             opened = self.open_header(read_head(source), context, min_generation)
-            return MessageFile(source, opened.body_key, bound, source.tell())
+            return MessageFile(source, opened.body_key, bound, source.tell(), opened.facts)
         except BaseException:
             source.close()
             raise
@@ -485,7 +492,7 @@ class Keyring:
             KMSError: a key of the ring cannot wrap now.
         """
         stored, opened = self.new_record(context, required)
-        pin = Pin(opened.record_id, by_application=True, made_here=True)
+        pin = Pin(opened.facts.record_id, by_application=True, made_here=True)
         return Record(self, pin, KeptBytes(stored), context, DataKeyCache()).start(opened)
 
     def new_record(self, context: Mapping[str, str], required: Collection[str]) -> tuple[bytes, Opened]:
@@ -495,18 +502,17 @@ class Keyring:
         prepared = self.prepare(context, required)
         claims = Message(prepared.header).immutable
         primary = self.keys[0]
-        return prepared.header, Opened(
-            slot=b"",
-            body_key=prepared.body_key,
+        facts = HeaderFacts(
             key=primary,
             key_uri=primary.uri,
-            sender_authenticated=provable,
             generation=0,
+            sender_authenticated=provable,
             record_id=claims.record_id,
-            suite=claims.suite,
             created=claims.created,
+            suite=claims.suite,
             recipients=len(self._recipients),
         )
+        return prepared.header, Opened(b"", prepared.body_key, facts)
 
     def open_record(
         self,
@@ -574,8 +580,9 @@ class Keyring:
         b'paid'
         """
         parsed = Message(buffer(message, "message"))
-        head, found = self._rewrapped(parsed, to, context, min_generation)
-        return replace(found, message=b"".join((head, parsed.body)))
+        return self._rewrapped(
+            parsed, to, context, min_generation, lambda head: b"".join((head, parsed.body))
+        )
 
     def rewrap_stream(
         self,
@@ -592,10 +599,13 @@ class Keyring:
             KMSError: as ``rewrap``.
             OSError: from the files.
         """
-        head, found = self._rewrapped(read_head(source), to, context, min_generation)
-        write_all(sink, memoryview(head))
-        copy_rest(source, sink)
-        return found
+
+        def copied(head: bytes) -> bytes:
+            write_all(sink, memoryview(head))
+            copy_rest(source, sink)
+            return b""
+
+        return self._rewrapped(read_head(source), to, context, min_generation, copied)
 
     def rewrap_file(
         self,
@@ -625,7 +635,8 @@ class Keyring:
         to: Keyring | Sequence[Key],
         context: Mapping[str, str] | None,
         min_generation: int,
-    ) -> tuple[bytes, Rewrapped]:
+        finish: Callable[[bytes], bytes],
+    ) -> Rewrapped:
         checked_generation(min_generation)
         target = self._target(to)
         wrappers = target.wrappers()
@@ -633,14 +644,15 @@ class Keyring:
             raise InvalidArgumentError(f"the generation is {MAX_GENERATION}, its last: reencrypt the message")
         # No plaintext is released, so the header may be asked what the context was; a lie fails its tag.
         pairs = dict(message.immutable.context)
-        pairs.update(canonicalise({} if context is None else context)[0])
+        if context is not None:
+            pairs.update(canonicalise(context)[0])
         binding, allowed = self._admit(message, pairs, min_generation)
         data_key, uri, wrapped = self._prove(message, binding, allowed)
         authenticated = wrapped.sender_authenticated
         generation = message.generation + 1
         head = data_key.wrapped_for(wrappers, origin=0 if authenticated else 1, generation=generation)
-        return head, Rewrapped(
-            message=b"",
+        return Rewrapped(
+            message=finish(head),
             record_id=message.immutable.record_id,
             generation=generation,
             recipients=tuple(target._recipients),
@@ -708,7 +720,7 @@ class Keyring:
         prepared, found = self._renewed(parsed, opened, target, context)
         with (
             MessageWriter(sink, prepared.header, prepared.body_key, bound) as writer,
-            MessageReader(source, opened.body_key, bound) as reader,
+            MessageReader(source, opened.body_key, bound, opened.facts) as reader,
         ):
             for piece in reader.pieces():
                 writer.write(piece)
@@ -741,7 +753,7 @@ class Keyring:
         self, message: Message, opened: Opened, target: Keyring, context: Mapping[str, str]
     ) -> tuple[Prepared, Reencrypted]:
         # What an unproven sender made must not become proven by being copied.
-        origin = 0 if opened.sender_authenticated else 1
+        origin = 0 if opened.facts.sender_authenticated else 1
         prepared = target.prepare(context, message.immutable.required, origin=origin)
         return prepared, Reencrypted(
             message=b"",
@@ -749,8 +761,8 @@ class Keyring:
             generation=0,
             recipients=tuple(target._recipients),
             removed=tuple(old for old in message.wrapped_keys if old not in target._recipients),
-            opened_by=opened.key.uri.without_version(),
-            sender_authenticated=opened.sender_authenticated,
+            opened_by=opened.facts.key.uri.without_version(),
+            sender_authenticated=opened.facts.sender_authenticated,
         )
 
     def open_header(self, message: Message, context: Mapping[str, str], min_generation: int = 0) -> Opened:
@@ -788,18 +800,17 @@ class Keyring:
     def _open(self, message: Message, binding: Binding, allowed: list[_Match], slot: bytes = b"") -> Opened:
         data_key, uri, wrapped = self._prove(message, binding, allowed)
         claims = message.immutable
-        return Opened(
-            slot=slot,
-            body_key=data_key.body_key(),
+        facts = HeaderFacts(
             key=self._wrappers[uri].info,
             key_uri=wrapped.key_uri(),
-            sender_authenticated=wrapped.sender_authenticated,
             generation=message.generation,
+            sender_authenticated=wrapped.sender_authenticated,
             record_id=claims.record_id,
-            suite=claims.suite,
             created=claims.created,
+            suite=claims.suite,
             recipients=len(message.wrapped_keys),
         )
+        return Opened(slot, data_key.body_key(), facts)
 
     def _matched(self, message: Message) -> list[_Match]:
         """Recipients that are keys of this ring, in the ring's order."""

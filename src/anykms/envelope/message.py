@@ -29,7 +29,7 @@ from anykms.errors import (
     InvalidCiphertextError,
     UnsupportedVersionError,
 )
-from anykms.keys import KeyURI
+from anykms.keys import KeyInfo, KeyURI
 from anykms.payload import BytesLike, octets
 from anykms.wrapping import NOT_AUTHENTIC, WrappedKey, Wrapper, wrap_data_key
 
@@ -45,6 +45,7 @@ _TAG_SIZE: Final = 32
 _LENGTH_SIZE: Final = 4
 HEAD_START: Final = len(MAGIC) + _LENGTH_SIZE
 """Bytes from which ``head_size`` tells where the body begins."""
+_AROUND_HEADER: Final = HEAD_START + _TAG_SIZE
 _SALT_SIZE: Final = 24
 BODY_START: Final = _SALT_SIZE + 32
 CHUNK: Final = 16384
@@ -81,13 +82,14 @@ _decode = msgspec.msgpack.Decoder(_Header).decode
 class Binding:
     """What one data key is bound to: the immutable part of the header and the whole context."""
 
-    __slots__ = ("context", "digest", "immutable")
+    __slots__ = ("_binds", "context", "digest", "immutable")
 
     def __init__(self, immutable: bytes, context: Mapping[str, str], ctx: bytes) -> None:
         self.immutable = immutable
         self.context = context
         framed = b"".join((b"anykms/v1 header", len(immutable).to_bytes(4), immutable, ctx))
         self.digest = hashlib.sha512(framed).digest()
+        self._binds: dict[int, bytes] = {}
 
     @classmethod
     def new(cls, context: Mapping[str, str], required: Collection[str], created: int) -> Binding:
@@ -111,17 +113,22 @@ class Binding:
 
     def bind(self, origin: int) -> bytes:
         """32 bytes that tie a wrapped data key to this record and to where the data key came from."""
-        return hashlib.sha256(b"anykms/v1 bind" + bytes([origin]) + self.digest).digest()
+        found = self._binds.get(origin)
+        if found is None:
+            framed = b"".join((b"anykms/v1 bind", bytes((origin,)), self.digest))
+            found = self._binds[origin] = hashlib.sha256(framed).digest()
+        return found
 
 
 class DataKey:
     """A data key and what it is bound to. It proves headers and makes the key of bodies; its secret is never shown."""
 
-    __slots__ = ("_secret", "binding")
+    __slots__ = ("_secret", "_tag_key", "binding")
 
     def __init__(self, binding: Binding, secret: bytes) -> None:
         self.binding = binding
         self._secret = secret
+        self._tag_key = _expand(secret, b"anykms/v1 header-tag" + binding.digest)
 
     def body_key(self) -> BodyKey:
         """The key of this record's bodies, all that is needed to encrypt and decrypt once the header is proven."""
@@ -154,8 +161,7 @@ class DataKey:
             raise InvalidCiphertextError(NOT_AUTHENTIC)
 
     def _tag(self, prefix: bytes | memoryview) -> bytes:
-        key = _expand(self._secret, b"anykms/v1 header-tag" + self.binding.digest)
-        return hmac.digest(key, prefix, "sha256")
+        return hmac.digest(self._tag_key, prefix, "sha256")
 
 
 class BodyKey:
@@ -263,15 +269,15 @@ def head_size(start: bytes | memoryview) -> int:
 
 def checked_aad(aad: BytesLike) -> bytes:
     """``aad`` as bytes, of at most 64 KiB."""
-    bound = octets(aad, "aad")
+    bound = aad if type(aad) is bytes else octets(aad, "aad")
     if len(bound) > MAX_AAD:
         raise InvalidArgumentError(f"aad takes {len(bound)} bytes; at most {MAX_AAD} are allowed")
     return bound
 
 
 def claimed_head_size(data: bytes | memoryview) -> int:
-    """``head_size`` of bytes that nobody looked at yet: bounded, and meaningless unless the header is known."""
-    return HEAD_START + min(int.from_bytes(data[len(MAGIC) : HEAD_START]), MAX_HEADER) + _TAG_SIZE
+    """``head_size`` of bytes that nobody looked at yet: meaningless unless the header is known already."""
+    return int.from_bytes(data[len(MAGIC) : HEAD_START]) + _AROUND_HEADER
 
 
 @dataclass(frozen=True, slots=True)
@@ -308,6 +314,31 @@ class UnverifiedHeader:
     recipients: tuple[UnverifiedRecipient, ...]
     generation: int
     body_size: int
+
+
+@dataclass(frozen=True, slots=True)
+class HeaderFacts:
+    """What is known of a message whose header is authentic.
+
+    Attributes:
+        key: the key that opened it.
+        key_uri: the same with the version used, where the provider tells.
+        generation: how often the recipients were replaced.
+        sender_authenticated: whether someone with the right to encrypt under ``key`` made it.
+        record_id: 16 bytes, the same for all messages of one data key.
+        created: when the data key was made, UTC seconds.
+        suite: 1.
+        recipients: how many keys it is for.
+    """
+
+    key: KeyInfo
+    key_uri: KeyURI
+    generation: int
+    sender_authenticated: bool
+    record_id: bytes
+    created: int
+    suite: int
+    recipients: int
 
 
 class Message:

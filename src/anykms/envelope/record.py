@@ -170,7 +170,7 @@ class Record:
                 "a record whose id the application did not name may only be read: pass record_id"
             )
         opened = self._opened(len(data))
-        if not self._pin.made_here and not opened.sender_authenticated:
+        if not self._pin.made_here and not opened.facts.sender_authenticated:
             raise PolicyError(
                 "this record may only be read: its data key came through a recipient that proves no sender"
             )
@@ -193,7 +193,7 @@ class Record:
 
     def _opened(self, size: int) -> Opened:
         opened = self._fetch(size, self._reopen)
-        self._ring.check_again(opened, 0)
+        self._ring.check_again(opened.facts, 0)
         return opened
 
     def _fetch(self, size: int, make: Callable[[], Opened]) -> Opened:
@@ -204,7 +204,7 @@ class Record:
         if message.immutable.record_id != self._pin.record_id:
             raise InvalidCiphertextError(NOT_AUTHENTIC)
         opened = self._ring.open_header(message, self._context, self._source.generation())
-        self._source.proven(opened.generation)
+        self._source.proven(opened.facts.generation)
         return opened
 
     def start(self, opened: Opened | None = None) -> Record:
@@ -260,8 +260,8 @@ class StoredRecords:
             KMSError: a key of the ring cannot wrap now, or the store fails; nothing is kept then.
         """
         stored, opened = self._ring.new_record(self._context, self._required)
-        self._store.add(opened.record_id, stored)
-        return self._record(opened.record_id, 0).start(opened)
+        self._store.add(opened.facts.record_id, stored)
+        return self._record(opened.facts.record_id, 0).start(opened)
 
     def record(self, record_id: BytesLike, *, min_generation: int = 0) -> Record:
         """The record that the application names: to encrypt and to decrypt.
@@ -350,7 +350,7 @@ def checked_record_id(record_id: BytesLike) -> bytes:
 
 def checked_generation(value: int) -> int:
     """A ``min_generation`` of 0 to 2^32 - 1."""
-    if not isinstance(value, int) or isinstance(value, bool):
+    if type(value) is not int:
         raise TypeError(f"min_generation is an int, not {type(value).__name__}")
     if not 0 <= value <= MAX_GENERATION:
         raise InvalidArgumentError(f"min_generation is {value}; use 0 to {MAX_GENERATION}")

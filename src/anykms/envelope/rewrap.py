@@ -85,8 +85,8 @@ class Reencrypted:
 def replace_file(path: str | os.PathLike[str], write: Callable[[BinaryIO, BinaryIO], T]) -> T:
     """Give a file new content at once or not at all, by way of a temporary file beside it.
 
-    Mode, owner and group are kept; a symbolic link stays and its target is replaced; other hard links keep the old
-    content.
+    Mode, owner and group are kept, access lists and extended attributes are not; a symbolic link stays and its target
+    is replaced; other hard links keep the old content.
 
     Args:
         write: reads the old content from its first argument and writes the new one to its second.

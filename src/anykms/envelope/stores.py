@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Protocol, Self, runtime_checkable
@@ -70,8 +70,10 @@ class MemoryRecordStore:
 
     def add(self, record_id: bytes, record: bytes) -> None:
         """See ``RecordStore``."""
-        if self._records.setdefault(record_id, record) is not record:
-            raise _exists(record_id)
+        with self._lock:
+            if record_id in self._records:
+                raise _exists(record_id)
+            self._records[record_id] = record
 
     def replace(self, record_id: bytes, record: bytes, *, expected: bytes) -> None:
         """See ``RecordStore``."""
@@ -131,7 +133,7 @@ class SQLiteRecordStore:
             )
 
     @contextmanager
-    def _database(self) -> Iterator[sqlite3.Connection]:
+    def _database(self) -> Generator[sqlite3.Connection]:
         if self._pid != os.getpid():
             # A connection must not be used, nor closed, in a forked child: it is left to the parent.
             _inherited.append(self._connection)
@@ -201,7 +203,7 @@ _inherited: list[sqlite3.Connection] = []
 
 
 @contextmanager
-def _mapped() -> Iterator[None]:
+def _mapped() -> Generator[None]:
     try:
         yield
     except (sqlite3.OperationalError, sqlite3.ProgrammingError) as error:

@@ -17,7 +17,16 @@ from typing import TYPE_CHECKING, Final, Protocol
 from cryptography.cobblestone import Cobblestone256Encryptor
 from cryptography.exceptions import InvalidTag
 
-from anykms.envelope.message import BODY_START, CHUNK, HEAD_START, SEALED_CHUNK, BodyKey, Message, head_size
+from anykms.envelope.message import (
+    BODY_START,
+    CHUNK,
+    HEAD_START,
+    SEALED_CHUNK,
+    BodyKey,
+    HeaderFacts,
+    Message,
+    head_size,
+)
 from anykms.errors import InvalidArgumentError, InvalidCiphertextError, TruncatedMessageError
 from anykms.payload import buffer as flat
 from anykms.wrapping import NOT_AUTHENTIC
@@ -171,8 +180,10 @@ class MessageReader(io.BufferedIOBase):
     once it has been read, or once ``close`` has returned. The source stays open.
     """
 
-    def __init__(self, source: Source, key: BodyKey, aad: bytes) -> None:
+    def __init__(self, source: Source, key: BodyKey, aad: bytes, facts: HeaderFacts) -> None:
         super().__init__()
+        self.facts = facts
+        """What the authentic header says."""
         self._source = source
         self._owner = _Owner()
         self._decryptor = key.decryptor(aad)
@@ -298,8 +309,17 @@ class MessageFile(io.BufferedIOBase):
     it is given. It may be used by several threads, one at a time. It closes its source.
     """
 
-    def __init__(self, source: io.BufferedIOBase | io.RawIOBase, key: BodyKey, aad: bytes, body: int) -> None:
+    def __init__(
+        self,
+        source: io.BufferedIOBase | io.RawIOBase,
+        key: BodyKey,
+        aad: bytes,
+        body: int,
+        facts: HeaderFacts,
+    ) -> None:
         super().__init__()
+        self.facts = facts
+        """What the authentic header says."""
         self._source = source
         self._lock = threading.Lock()
         self._body = body + BODY_START
