@@ -125,6 +125,21 @@ def test_edits_that_are_refused_change_nothing() -> None:
     refused(ExitCode.REFUSED, "keyset", "show", "payments", "--file", "orders.keyset")
 
 
+def test_a_succession_that_cannot_be_sealed_makes_no_key() -> None:
+    done("keyset", "create", "orders", "--key", "orders-1", *SEAL)
+    before = json_of("keys", "list")
+    for sealer, code in (("bob", ExitCode.REFUSED), ("nobody", ExitCode.NOT_FOUND)):
+        refused(code, "keyset", "succeed", "orders", "--to", "local:keys.db", "--seal-with", sealer)
+    assert json_of("keys", "list") == before
+
+
+def test_a_document_with_an_end() -> None:
+    done("keyset", "create", "orders", "--key", "orders-1", "--expires", "30", *SEAL)
+    claims = json_of("trust", "show", "orders.keyset")["seal"]
+    assert claims["expires"] > claims["issued"]
+    refused(ExitCode.USAGE, "keyset", "suspend", "orders", "--key", "orders-1", "--expires", "0", *SEAL)
+
+
 def test_seal_and_open_every_kind() -> None:
     Path("conf.json").write_text('{"name": "orders-2", "purpose": "ENCRYPT_DECRYPT", "destroy_window": 7}')
     Path("policy.json").write_text('{"required_context": ["tenant"], "max_age": 86400}')

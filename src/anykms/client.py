@@ -945,6 +945,7 @@ class DataKeyWrapper:
 
     def verify_sender(self, digest: bytes, signature: bytes) -> None:
         self._session.gate(Operation.UNWRAP, self.info)
+        self._key.allow(Operation.UNWRAP)
         public_key = self._session.public_key(self._sender())
         public_key.verify(digest, signature, encoding=SignatureEncoding.P1363, prehashed=True)
 

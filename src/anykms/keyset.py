@@ -69,6 +69,7 @@ Clients: TypeAlias = Sequence[KMSClient] | Callable[[KeyInfo], KMSClient | None]
 
 _PROTECTING: Final = frozenset({Operation.WRAP, Operation.SIGN, Operation.MAC})
 _LOCK_SECONDS: Final = 10.0
+_LONGEST_REASON: Final = 1000
 
 
 class MemberState(StrEnum):
@@ -278,6 +279,10 @@ class Keyset:
                 f"key {info.name}: expected a public key for {info.algorithm} with fingerprint {info.fingerprint}, "
                 f"found one for {public_key.algorithm} with {public_key.fingerprint}"
             )
+        if member.reason is not None and not (
+            len(member.reason) <= _LONGEST_REASON and member.reason.isprintable()
+        ):
+            raise InvalidArgumentError(f"a reason has at most {_LONGEST_REASON} printable characters")
         dates = [member.activated_at, member.protect_until, member.process_until]
         known = [moment for moment in dates if moment is not None]
         if known != sorted(known):
@@ -329,6 +334,7 @@ class Keyset:
             KMSError: a key cannot sign now.
             OSError: the file cannot be written; it is as it was.
         """
+        root.check_signers(signers)
         target = Path(path)
         with _locked(target.parent):
             present, seen = 0, root.generation_seen(KEYSET, self.name)
@@ -823,7 +829,7 @@ class _MemberDocument(msgspec.Struct, forbid_unknown_fields=True):
     process_until: str | None
     protect_until: str | None
     public_key: str | None
-    reason: Annotated[str, msgspec.Meta(max_length=1000)] | None
+    reason: str | None
     state: str
 
 

@@ -562,6 +562,11 @@ class TrustRoot:
         """The time it judges by."""
         return self._clock
 
+    def check_signers(self, signers: Sequence[Key]) -> None:
+        """Raises SealError unless a document of these signers could open; asks no key."""
+        if len({key_id(key) for key in signers} & self._keys.keys()) < self._threshold:
+            raise SealError("the root trusts too few of the keys that are to seal; nothing was sealed")
+
     def generation_seen(self, kind: PayloadType[T], name: str) -> int:
         """The highest generation of such documents that the ledger has seen; 0 if none, or without a ledger."""
         return 0 if self._ledger is None else self._ledger.generation(kind.media_type, self._audience, name)

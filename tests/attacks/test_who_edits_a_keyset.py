@@ -329,6 +329,19 @@ def test_a_member_is_not_removed_while_it_may_be_needed(stage: Stage) -> None:
         keyset.remove(keyset.primary)
 
 
+@pytest.mark.parametrize("reason", ["x" * 1001, "two\nlines", "\x1b[2J", "\u202e"])
+def test_a_reason_that_drives_a_terminal(stage: Stage, reason: str) -> None:
+    keyset = stage.create()
+    with pytest.raises(errors.InvalidArgumentError, match="reason"):
+        keyset.move(keyset.primary, "suspended", reason=reason)
+
+
+@pytest.mark.parametrize("days", [0, -1, 36501])
+def test_a_period_that_is_none(stage: Stage, days: int) -> None:
+    with pytest.raises(errors.InvalidArgumentError, match="period"):
+        Keyset.create("orders", stage.make("orders-1"), protect_for=timedelta(days=days))
+
+
 # Periods
 
 

@@ -14,7 +14,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from anykms import Key, KeyConf, KeyInfo, KMSClient, Policy, TrustRoot, UnverifiedKeyInfo, errors, seal
+from anykms import (
+    Key,
+    KeyConf,
+    KeyInfo,
+    KMSClient,
+    Policy,
+    TrustRoot,
+    UnverifiedKeyInfo,
+    UnverifiedSeal,
+    errors,
+    seal,
+)
 from anykms.errors import SealError
 from anykms.keys import canonical_json
 from anykms.trust import KEY_INFO, pae
@@ -307,6 +318,52 @@ def test_any_flipped_bit(make: Make, sealed: Sealed, root: TrustRoot) -> None:
             refused(root, bytes(edited))
 
     attack()
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(
+            st.sampled_from(["payload", "payloadType", "signatures", "keyid", "sig", "keys", "alg", "x"]),
+            inner,
+        )
+    ),
+    max_leaves=12,
+)
+
+
+def test_any_bytes_and_any_json(root: TrustRoot) -> None:
+    """Nothing but our own errors leaves a parser, whatever it reads."""
+
+    @settings(max_examples=200, database=None)
+    @given(data=st.binary(max_size=60) | JSON.map(lambda value: json.dumps(value).encode()))
+    def attack(data: bytes) -> None:
+        refused(root, data)
+        with pytest.raises(SealError):
+            UnverifiedSeal.read(data)
+        with pytest.raises(errors.InvalidArgumentError):
+            TrustRoot.from_json(data)
+
+    attack()
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        [{"kty": 5, "alg": "ES256"}],
+        [{"alg": "HS256", "k": "AAAA", "kty": "oct"}],
+        [{"alg": "none"}],
+        [{"alg": ["ES256"]}],
+        [{}],
+        ["ES256"],
+        [],
+    ],
+    ids=str,
+)
+def test_a_root_of_keys_that_are_none(keys: list[Any]) -> None:
+    with pytest.raises(errors.InvalidArgumentError):
+        TrustRoot.from_json(json.dumps({"audience": "", "keys": keys, "threshold": 1}).encode())
 
 
 def _without_hints(data: bytes) -> object:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -21,8 +21,7 @@ if TYPE_CHECKING:
     from anykms.client import Key, KMSClient
     from anykms.keys import KeyInfo, KeyURI
     from anykms.keyset import Keyset
-
-F = TypeVar("F", bound=Callable[..., Any])
+    from anykms.trust import TrustRoot
 
 _name_argument = click.argument("name", metavar="KEYSET")
 _file_option = click.option(
@@ -44,18 +43,65 @@ _process_option = click.option(
 )
 
 
-def _reading(function: F) -> F:
-    """Options of a command that reads a keyset."""
+_expires_option = click.option(
+    "--expires",
+    metavar="DAYS",
+    type=click.IntRange(1, 36500),
+    help="Days until the document is no longer to be used, unless it is edited before. Default: never.",
+)
+
+
+def _reading(function: Callable[..., None]) -> Callable[..., None]:
+    """A command that is given the keyset, whether JSON is wanted, and its own options."""
+
+    @functools.wraps(function)
+    def run(
+        name: str, path: str | None, root_file: str, ledger_file: str | None, as_json: bool, **own: Any
+    ) -> None:
+        from anykms.keyset import Keyset
+
+        with trusted(root_file, ledger_file) as anchor:
+            found = Keyset.load(_path(name, path), anchor, name=name)
+        function(found, as_json, **own)
+
     for option in (json_option, root_options, _file_option, _name_argument):
-        function = option(function)
-    return function
+        run = option(run)
+    return run
 
 
-def _editing(function: F) -> F:
-    """Options of a command that writes its next generation."""
-    for option in (json_option, stores_option, sealers_option, root_options, _file_option, _name_argument):
-        function = option(function)
-    return function
+def _editing(function: Callable[..., None]) -> Callable[..., None]:
+    """A command that is given the editing of a keyset, and its own options."""
+
+    @functools.wraps(function)
+    def run(
+        name: str,
+        path: str | None,
+        root_file: str,
+        ledger_file: str | None,
+        sealers: Sequence[str],
+        stores: Sequence[str],
+        expires: int | None,
+        as_json: bool,
+        **own: Any,
+    ) -> None:
+        with (
+            trusted(root_file, ledger_file) as anchor,
+            Stores(stores) as opened,
+        ):
+            edit = Editing(name, _path(name, path), anchor, opened, sealers, _days(expires), as_json)
+            function(edit, **own)
+
+    for option in (
+        json_option,
+        _expires_option,
+        stores_option,
+        sealers_option,
+        root_options,
+        _file_option,
+        _name_argument,
+    ):
+        run = option(run)
+    return run
 
 
 @click.group()
@@ -71,18 +117,7 @@ def keyset() -> None:
 @_key_option
 @_protect_option
 @_process_option
-def create(
-    name: str,
-    path: str | None,
-    root_file: str,
-    ledger_file: str | None,
-    sealers: Sequence[str],
-    stores: Sequence[str],
-    as_json: bool,
-    key: str,
-    protect_days: int | None,
-    process_days: int | None,
-) -> None:
+def create(edit: Editing, key: str, protect_days: int | None, process_days: int | None) -> None:
     """Make KEYSET with one active key, its primary.
 
     \b
@@ -91,17 +126,13 @@ def create(
     """
     from anykms.keyset import Keyset
 
-    with Editing(name, path, root_file, ledger_file, sealers, stores, as_json) as edit:
-        edit.save(
-            Keyset.create(
-                name, edit.key(key), protect_for=_days(protect_days), process_for=_days(process_days)
-            )
-        )
+    protect, process = _days(protect_days), _days(process_days)
+    edit.save(Keyset.create(edit.name, edit.key(key), protect_for=protect, process_for=process))
 
 
 @keyset.command()
 @_reading
-def show(name: str, path: str | None, root_file: str, ledger_file: str | None, as_json: bool) -> None:
+def show(found: Keyset, as_json: bool) -> None:
     """Show the members of KEYSET: state, dates, and which is the primary.
 
     \b
@@ -109,10 +140,7 @@ def show(name: str, path: str | None, root_file: str, ledger_file: str | None, a
       anykms keyset show orders --root root.json
       anykms keyset show orders --root root.json --json | jq -r .document.primary
     """
-    from anykms.keyset import Keyset
-
-    with trusted(root_file, ledger_file) as anchor:
-        _print(Keyset.load(_path(name, path), anchor, name=name), as_json)
+    _print(found, as_json)
 
 
 @keyset.command()
@@ -121,60 +149,31 @@ def show(name: str, path: str | None, root_file: str, ledger_file: str | None, a
 @click.option("--activate", is_flag=True, help="Active at once, and no primary. Default: waiting.")
 @_protect_option
 @_process_option
-def add(
-    name: str,
-    path: str | None,
-    root_file: str,
-    ledger_file: str | None,
-    sealers: Sequence[str],
-    stores: Sequence[str],
-    as_json: bool,
-    key: str,
-    activate: bool,
-    protect_days: int | None,
-    process_days: int | None,
-) -> None:
+def add(edit: Editing, key: str, activate: bool, protect_days: int | None, process_days: int | None) -> None:
     """Add a key to KEYSET, waiting in pre-activation: a signing key is published before it signs.
 
     \b
     Example:
       anykms keyset add orders --key orders-2 --seal-with admin --root root.json
     """
-    with Editing(name, path, root_file, ledger_file, sealers, stores, as_json) as edit:
-        edit.save(
-            edit.load().add(
-                edit.key(key),
-                activate=activate,
-                protect_for=_days(protect_days),
-                process_for=_days(process_days),
-            )
-        )
+    protect, process = _days(protect_days), _days(process_days)
+    added = edit.load().add(edit.key(key), activate=activate, protect_for=protect, process_for=process)
+    edit.save(added)
 
 
 @keyset.command()
 @_editing
 @_key_option
 @_reason_option
-def promote(
-    name: str,
-    path: str | None,
-    root_file: str,
-    ledger_file: str | None,
-    sealers: Sequence[str],
-    stores: Sequence[str],
-    as_json: bool,
-    key: str,
-    reason: str | None,
-) -> None:
+def promote(edit: Editing, key: str, reason: str | None) -> None:
     """Make a member of KEYSET active and the primary.
 
     \b
     Example:
       anykms keyset promote orders --key orders-2 --seal-with admin --root root.json
     """
-    with Editing(name, path, root_file, ledger_file, sealers, stores, as_json) as edit:
-        found = edit.load()
-        edit.save(found.promote(_member(found, key), reason=reason))
+    found = edit.load()
+    edit.save(found.promote(_member(found, key), reason=reason))
 
 
 @keyset.command()
@@ -187,19 +186,7 @@ def promote(
     "--algorithm", metavar="NAME", help="Of the new key. Default: the old one's, or the provider's own."
 )
 @_reason_option
-def succeed(
-    name: str,
-    path: str | None,
-    root_file: str,
-    ledger_file: str | None,
-    sealers: Sequence[str],
-    stores: Sequence[str],
-    as_json: bool,
-    to: str,
-    key_name: str | None,
-    algorithm: str | None,
-    reason: str | None,
-) -> None:
+def succeed(edit: Editing, to: str, key_name: str | None, algorithm: str | None, reason: str | None) -> None:
     """Generate a new key, make it the primary of KEYSET, and deactivate the old primary.
 
     What the old key protected still opens and verifies. --to may name another cloud: that moves the keyset there.
@@ -212,19 +199,18 @@ def succeed(
     from anykms.algorithms import KeyPurpose
     from anykms.keys import KeyConf
 
-    with Editing(name, path, root_file, ledger_file, sealers, stores, as_json) as edit:
-        found = edit.load()
-        old = found.member(found.primary).info
-        kept = None if found.purpose is KeyPurpose.ENCRYPT_DECRYPT else str(old.algorithm)
-        client = edit.open(to)
-        conf = KeyConf(
-            key_name or f"{name}-{len(found.members) + 1}",
-            found.purpose,
-            algorithm=algorithm or kept,
-            key_size=old.key_size if algorithm is None and kept is not None else None,
-        )
-        successor = client.key(client.generate_key(conf))
-        edit.save(found.succeed(successor, reason=reason))
+    found = edit.load()
+    old = found.member(found.primary).info
+    kept = None if found.purpose is KeyPurpose.ENCRYPT_DECRYPT else str(old.algorithm)
+    conf = KeyConf(
+        key_name or f"{edit.name}-{len(found.members) + 1}",
+        found.purpose,
+        algorithm=algorithm or kept,
+        key_size=old.key_size if algorithm is None and kept is not None else None,
+    )
+    with Stores([to]) as target:
+        client = target.only()
+        edit.save(found.succeed(client.key(client.generate_key(conf)), reason=reason))
 
 
 def _moving(command: str, state: str, text: str) -> None:
@@ -237,19 +223,10 @@ def _moving(command: str, state: str, text: str) -> None:
     @_key_option
     @_reason_option
     def move(  # pyright: ignore[reportUnusedFunction] # registered with the group
-        name: str,
-        path: str | None,
-        root_file: str,
-        ledger_file: str | None,
-        sealers: Sequence[str],
-        stores: Sequence[str],
-        as_json: bool,
-        key: str,
-        reason: str | None,
+        edit: Editing, key: str, reason: str | None
     ) -> None:
-        with Editing(name, path, root_file, ledger_file, sealers, stores, as_json) as edit:
-            found = edit.load()
-            edit.save(found.move(_member(found, key), state, reason=reason))
+        found = edit.load()
+        edit.save(found.move(_member(found, key), state, reason=reason))
 
 
 _moving("suspend", "suspended", "Let a member of KEYSET do nothing, until it is promoted again.")
@@ -263,38 +240,21 @@ _moving(
 @keyset.command()
 @_editing
 @_key_option
-def remove(
-    name: str,
-    path: str | None,
-    root_file: str,
-    ledger_file: str | None,
-    sealers: Sequence[str],
-    stores: Sequence[str],
-    as_json: bool,
-    key: str,
-) -> None:
+def remove(edit: Editing, key: str) -> None:
     """Take a member out of KEYSET: one that was never active, or whose key is destroyed.
 
     \b
     Example:
       anykms keyset remove orders --key orders-1 --seal-with admin --root root.json
     """
-    with Editing(name, path, root_file, ledger_file, sealers, stores, as_json) as edit:
-        found = edit.load()
-        edit.save(found.remove(_member(found, key)))
+    found = edit.load()
+    edit.save(found.remove(_member(found, key)))
 
 
 @keyset.command()
 @_reading
 @stores_option
-def check(
-    name: str,
-    path: str | None,
-    root_file: str,
-    ledger_file: str | None,
-    as_json: bool,
-    stores: Sequence[str],
-) -> None:
+def check(found: Keyset, as_json: bool, stores: Sequence[str]) -> None:
     """Compare KEYSET with what the providers say of its keys now. Exit code 5: they differ.
 
     Whichever is stricter wins when a key is used; this finds what someone changed in a console.
@@ -303,12 +263,9 @@ def check(
     Example:
       anykms keyset check orders --root root.json
     """
-    from anykms.keyset import Keyset
-
-    with trusted(root_file, ledger_file) as anchor, Stores(stores) as opened:
-        found = Keyset.load(_path(name, path), anchor, name=name)
+    with Stores(stores) as opened:
         drifts = found.check(lambda info: _client_of(opened, info))
-        ending = found.ending()
+    ending = found.ending()
     if as_json:
         print_json(
             {
@@ -326,84 +283,68 @@ def check(
         if rows:
             print_table(f"{len(rows)} differences", ("key", "keyset", "provider", "stricter"), rows)
         else:
-            click.echo(f"Keyset {shown(name)}: its providers agree")
+            click.echo(f"Keyset {shown(found.name)}: its providers agree")
     if drifts:
         raise click.exceptions.Exit(ExitCode.STATE)
 
 
 @keyset.command()
 @_reading
-def jwks(name: str, path: str | None, root_file: str, ledger_file: str | None, as_json: bool) -> None:
-    """Print the public keys of the signing KEYSET as a JWK Set (RFC 7517).
+def jwks(found: Keyset, as_json: bool) -> None:
+    """Print the public keys of the signing KEYSET as a JWK Set (RFC 7517); JSON with or without --json.
 
     \b
     Example:
       anykms keyset jwks releases --root root.json > jwks.json
     """
-    from anykms.keyset import Keyset
-
-    with trusted(root_file, ledger_file) as anchor:
-        print_json(Keyset.load(_path(name, path), anchor, name=name).jwks())
+    print_json(found.jwks())
 
 
 class Editing:
-    """A keyset that is being edited, and all that it takes; a context manager."""
+    """A keyset that is being edited, and all that it takes. The sealing keys are found before anything is made."""
 
     def __init__(
         self,
         name: str,
-        path: str | None,
-        root_file: str,
-        ledger_file: str | None,
+        path: str,
+        root: TrustRoot,
+        opened: Stores,
         sealers: Sequence[str],
-        stores: Sequence[str],
+        expires: timedelta | None,
         as_json: bool,
     ) -> None:
-        self._name = name
-        self._path = _path(name, path)
-        self._sealers = sealers
-        self._stores = stores
+        self.name = name
+        self._path = path
+        self._root = root
+        self._opened = opened
+        self._signers = sealing_keys(opened, sealers)
+        root.check_signers(self._signers)
+        self._expires = expires
         self._as_json = as_json
-        self._anchoring = (root_file, ledger_file)
-        self._stack = ExitStack()
-
-    def __enter__(self) -> Editing:
-        with ExitStack() as stack:
-            self._root = stack.enter_context(trusted(*self._anchoring))
-            self._opened = stack.enter_context(Stores(self._stores))
-            self._stack = stack.pop_all()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stack.close()
 
     def load(self) -> Keyset:
         """The keyset as it is."""
         from anykms.keyset import Keyset
 
-        return Keyset.load(self._path, self._root, name=self._name)
+        return Keyset.load(self._path, self._root, name=self.name)
 
     def key(self, name: str) -> Key:
         """A key of the named keystores."""
         client, info = self._opened.find(name)
         return client.key(info)
 
-    def open(self, uri: str) -> KMSClient:
-        """Another keystore."""
-        return self._stack.enter_context(Stores([uri])).only()
-
     def save(self, edited: Keyset) -> None:
         """Seal it as the next generation, write it, and say so."""
-        signers = sealing_keys(self._opened, self._sealers)
-        saved = edited.save(self._path, self._root, signers=signers)
+        expires = None if self._expires is None else self._root.clock() + self._expires
+        saved = edited.save(self._path, self._root, signers=self._signers, expires=expires)
         if self._as_json:
             _print(saved, True)
-        else:
-            primary = saved.member(saved.primary)
-            click.echo(
-                f"Keyset {shown(saved.name)}: generation {saved.generation}, {len(saved.members)} members, "
-                f"primary {shown(str(primary.info.uri))} ({primary.state})"
-            )
+            return
+        primary = saved.member(saved.primary)
+        click.echo(
+            f"Keyset {shown(saved.name)}: generation {saved.generation}, {len(saved.members)} members, "
+            f"primary {shown(str(primary.info.uri))} ({primary.state})"
+        )
 
 
 def _path(name: str, path: str | None) -> str:
