@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import os
 from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from types import TracebackType
@@ -95,6 +96,7 @@ class _Session:
         self.policy = policy
         self.retry = retry
         self.state_ttl = state_ttl
+        self.id = os.urandom(16)
         self._statuses: dict[str, tuple[KeyStatus, float]] = {}
         self._public_keys: dict[KeyInfo, PublicKey] = {}
 
@@ -811,6 +813,16 @@ class DataKeyWrapper:
         for operation in (Operation.WRAP, Operation.UNWRAP):
             wrapper._session.require(operation, key.info.algorithm, key.info.key_size)
         return wrapper
+
+    @property
+    def session_id(self) -> bytes:
+        """16 bytes that tell this connection, its credentials and its policy from every other of the process."""
+        return self._session.id
+
+    @property
+    def state_ttl(self) -> float:
+        """Seconds that the client believes a key's state."""
+        return self._session.state_ttl
 
     def start_deadline(self) -> Deadline:
         """A deadline of the key's own retry policy."""
