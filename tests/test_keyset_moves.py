@@ -1,4 +1,4 @@
-"""A keyset that begins in AWS KMS, played by its emulator, and moves on; and what a console can do to it there."""
+"""A keyset that begins in AWS KMS and moves on, all played by emulators; and what a console can do to it there."""
 
 from __future__ import annotations
 
@@ -10,10 +10,14 @@ from typing import Any
 
 import pytest
 
-from anykms import Key, KeyConf, Keyset, KMSClient, Ledger, RetryPolicy, TrustRoot, connect, errors
+from anykms import Key, KeyConf, Keyset, KMSClient, Ledger, RetryPolicy, TrustRoot, connect, errors, inspect
 from anykms.keys import ConnectionURI
 from anykms_aws import AWSProvider, client_config
+from anykms_azure import AzureProvider
 from anykms_emulators.aws import AWSEmulator
+from anykms_emulators.azure import AzureEmulator
+from anykms_emulators.gcp import GCPEmulator
+from anykms_gcp import GCPProvider
 
 
 @pytest.fixture
@@ -28,22 +32,44 @@ def kms() -> Iterator[Any]:
 
 
 @pytest.fixture
-def aws(kms: Any) -> KMSClient:
-    provider = AWSProvider.connect(
-        ConnectionURI.parse("awskms:///"), client=kms, allow_insecure_endpoint=True
-    )
+def retry() -> RetryPolicy:
+    """Waits that take no time."""
     waited = [0.0]
 
     def sleep(seconds: float) -> None:
         waited[0] += seconds
 
-    return KMSClient(provider, retry=RetryPolicy(sleep=sleep, clock=lambda: waited[0]))
+    return RetryPolicy(sleep=sleep, clock=lambda: waited[0])
+
+
+@pytest.fixture
+def aws(kms: Any, retry: RetryPolicy) -> KMSClient:
+    uri = ConnectionURI.parse("awskms:///")
+    return KMSClient(AWSProvider.connect(uri, client=kms, allow_insecure_endpoint=True), retry=retry)
 
 
 @pytest.fixture
 def local(tmp_path: Path) -> Iterator[KMSClient]:
     with connect(f"local://{tmp_path}/keys.db", create=True) as client:
         yield client
+
+
+@pytest.fixture(params=["azurekms", "gcpkms", "local"])
+def elsewhere(request: pytest.FixtureRequest, local: KMSClient, retry: RetryPolicy) -> Iterator[KMSClient]:
+    """Where the keyset moves to."""
+    if request.param == "local":
+        yield local
+    elif request.param == "gcpkms":
+        with GCPEmulator() as gcp:
+            uri = ConnectionURI.parse(gcp.uri)
+            with KMSClient(GCPProvider.connect(uri, **gcp.options, clock=gcp.clock.now), retry=retry) as made:
+                yield made
+    else:
+        with AzureEmulator() as vault:
+            uri = ConnectionURI.parse(vault.uri)
+            azure = AzureProvider.connect(uri, clock=vault.clock.now, **vault.options)
+            with KMSClient(azure, retry=retry) as made:
+                yield made
 
 
 @pytest.fixture
@@ -61,9 +87,9 @@ def generate(client: KMSClient, name: str, purpose: str, algorithm: str | None =
 
 
 def test_messages_outlive_a_move_to_another_provider(
-    aws: KMSClient, local: KMSClient, admin: Key, root: TrustRoot, tmp_path: Path
+    aws: KMSClient, elsewhere: KMSClient, admin: Key, root: TrustRoot, tmp_path: Path
 ) -> None:
-    path, clients = tmp_path / "orders.keyset", [aws, local]
+    path, clients = tmp_path / "orders.keyset", [aws, elsewhere]
     keyset = Keyset.create("orders", generate(aws, "orders-1", "ENCRYPT_DECRYPT"))
     keyset = keyset.save(path, root, signers=[admin])
 
@@ -75,26 +101,28 @@ def test_messages_outlive_a_move_to_another_provider(
         return ring.encrypt(b"paid", context={"tenant": "42"})
 
     first = application(None)
-    keyset = keyset.succeed(generate(local, "orders-2", "ENCRYPT_DECRYPT")).save(path, root, signers=[admin])
+    successor = generate(elsewhere, "orders-2", "ENCRYPT_DECRYPT")
+    keyset.succeed(successor).save(path, root, signers=[admin])
     second = application(first)
     assert application(second)
-    (used,) = {str(key.uri).partition(":")[0] for key in keyset.keyring(clients).keys[:1]}
-    assert used == "local"
+    assert [recipient.uri.scheme for recipient in inspect(second).recipients] == [elsewhere.provider]
+    assert Keyset.load(path, root, name="orders").check(clients) == []
 
 
 def test_signatures_outlive_a_move_to_another_provider(
-    aws: KMSClient, local: KMSClient, admin: Key, root: TrustRoot, tmp_path: Path
+    aws: KMSClient, elsewhere: KMSClient, admin: Key, root: TrustRoot, tmp_path: Path
 ) -> None:
-    path, clients = tmp_path / "releases.keyset", [aws, local]
+    path, clients = tmp_path / "releases.keyset", [aws, elsewhere]
     keyset = Keyset.create("releases", generate(aws, "releases-1", "SIGN_VERIFY", "PS256"))
     old = keyset.save(path, root, signers=[admin]).signer(clients).sign(b"v1")
     keyset = Keyset.load(path, root, name="releases")
-    keyset.succeed(generate(local, "releases-2", "SIGN_VERIFY", "ES384")).save(path, root, signers=[admin])
+    successor = generate(elsewhere, "releases-2", "SIGN_VERIFY", "ES384")
+    keyset.succeed(successor).save(path, root, signers=[admin])
     moved = Keyset.load(path, root, name="releases")
     new = moved.signer(clients).sign(b"v2")
     verifier = moved.verifier()
     assert verifier.verify(b"v1", old).provider == "awskms"
-    assert verifier.verify(b"v2", new).provider == "local"
+    assert verifier.verify(b"v2", new).provider == elsewhere.provider
     assert {key["alg"] for key in moved.jwks()["keys"]} == {"PS256", "ES384"}
 
 
