@@ -32,7 +32,8 @@ TWINS = {KMSClient: AsyncKMSClient, Key: AsyncKey, Keyring: AsyncKeyring}
 ONLY_SYNC = {
     # A stream or file belongs to the thread that opened it: AsyncKeyring.run has the whole of it in one.
     Keyring: {"encrypt_stream", "decrypt_stream", "open", "new_data_key", "open_header"},
-    Key: set[str](),
+    # pyca signs synchronously: AsyncKey.run has it sign in a thread.
+    Key: {"as_private_key"},
     KMSClient: set[str](),
 }
 ONLY_ASYNC = {Keyring: {"run"}, Key: {"run"}, KMSClient: set[str]()}

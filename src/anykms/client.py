@@ -41,6 +41,7 @@ from anykms.errors import (
 from anykms.keys import KeyConf, KeyInfo, KeyState, KeyStatus, KeyTemplate, UnverifiedKeyInfo
 from anykms.payload import BytesLike, octets
 from anykms.policy import Policy
+from anykms.private_keys import SigningPrivateKey, private_key
 from anykms.provider import (
     DATA_KEY_SIZE,
     Capability,
@@ -667,6 +668,33 @@ class Key:
         self._session.require(Operation.GET_PUBLIC_KEY, info.algorithm, info.key_size)
         self._session.gate(Operation.GET_PUBLIC_KEY, info, fresh=True)
         return self._session.public_key(info)
+
+    def as_private_key(self) -> SigningPrivateKey:
+        """A private key of pyca ``cryptography`` that signs with this one, in its key service.
+
+        ``x509`` builders, PyJWT, joserfc and whatever else takes pyca's keys and signs with them work unchanged. The
+        algorithm is the key's own; another hash or padding is refused, and so is all that needs the private part.
+        Ed25519 and ML-DSA sign at most 4096 bytes, a certificate's too.
+
+        Returns:
+            An RSAPrivateKey, EllipticCurvePrivateKey, Ed25519PrivateKey or MLDSA44/65/87PrivateKey.
+
+        Raises:
+            KeyUsageError: not a SIGN_VERIFY key.
+            KMSError: the public key cannot be read, or is not the pinned one.
+
+        >>> import anykms, jwt, tempfile
+        >>> client = anykms.connect(f"local://{tempfile.mkdtemp()}/keys.db", create=True)
+        >>> key = client.key(client.generate_key(anykms.KeyConf("tokens", "SIGN_VERIFY", algorithm="ES256")))
+        >>> signer = key.as_private_key()
+        >>> token = jwt.encode({"sub": "ada"}, signer, algorithm="ES256")
+        >>> jwt.decode(token, signer.public_key(), algorithms=["ES256"])
+        {'sub': 'ada'}
+        """
+        self._for(KeyPurpose.SIGN_VERIFY, Operation.SIGN)
+        return private_key(
+            self.public_key(), lambda message, prehashed: self.sign(message, prehashed=prehashed)
+        )
 
     # MACs
 
