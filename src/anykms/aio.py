@@ -22,6 +22,7 @@ from types import TracebackType
 from typing import Final, ParamSpec, Self, TypeVar
 
 from anykms import registry
+from anykms.audit import AuditSink
 from anykms.client import DEFAULT_STATE_TTL, Key, KMSClient
 from anykms.envelope.keyring import Decrypted, Keyring
 from anykms.errors import InvalidArgumentError
@@ -70,6 +71,9 @@ async def connect(
     policy: Policy | None = None,
     retry: RetryPolicy | None = None,
     state_ttl: float = DEFAULT_STATE_TTL,
+    audit: Sequence[AuditSink] = (),
+    entity: str | None = None,
+    audit_required: bool = True,
     threads: int = DEFAULT_THREADS,
     **options: object,
 ) -> AsyncKMSClient:
@@ -77,7 +81,7 @@ async def connect(
 
     Args:
         threads: calls at work at once, 1 or more. A call beyond them waits, and its deadline starts with it.
-        uri, policy, retry, state_ttl, options: see ``anykms.connect``.
+        uri, policy, retry, state_ttl, audit, entity, audit_required, options: see ``anykms.connect``.
 
     >>> import asyncio, tempfile
     >>> import anykms.aio
@@ -96,7 +100,16 @@ async def connect(
 
     def open_client() -> KMSClient:
         return opened.enter_context(
-            registry.connect(uri, policy=policy, retry=retry, state_ttl=state_ttl, **options)
+            registry.connect(
+                uri,
+                policy=policy,
+                retry=retry,
+                state_ttl=state_ttl,
+                audit=audit,
+                entity=entity,
+                audit_required=audit_required,
+                **options,
+            )
         )
 
     try:

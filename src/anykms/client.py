@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from types import TracebackType
 from typing import Final, Self, TypeVar
@@ -16,6 +16,7 @@ from typing import Final, Self, TypeVar
 import msgspec
 
 from anykms.algorithms import Algorithm, KeyPurpose
+from anykms.audit import AuditSink, AuditTrail, audited, counted, note_key
 from anykms.context import canonicalise
 from anykms.errors import (
     DeadlineExceededError,
@@ -91,8 +92,16 @@ _PURPOSE_OPERATION: Final = {
 class _Session:
     """One connected provider, with the policies and the little that may be remembered of its keys."""
 
-    def __init__(self, provider: Provider, policy: Policy, retry: RetryPolicy, state_ttl: float) -> None:
+    def __init__(
+        self,
+        provider: Provider,
+        policy: Policy,
+        retry: RetryPolicy,
+        state_ttl: float,
+        trails: tuple[AuditTrail, ...],
+    ) -> None:
         self.provider = provider
+        self.trails = trails
         self.policy = policy
         self.retry = retry
         self.state_ttl = state_ttl
@@ -109,8 +118,11 @@ class _Session:
         *,
         deadline: Deadline | None = None,
         repeat: bool = True,
+        version: str | None = None,
     ) -> T:
-        """``function()`` under the retry policy; every error says where it happened."""
+        """``function()`` under the retry policy; every error says where it happened, the audit trail each attempt."""
+        if self.trails:
+            function = counted(self.provider.scheme, key, version, function)
         try:
             return self.retry.call(function, deadline) if repeat else function()
         except KMSError as error:
@@ -150,6 +162,11 @@ class _Session:
         if status.state is KeyState.DESTROYED:
             raise _state_error(status, self.provider.scheme, Operation.DESCRIBE_KEY, uri)
         return status
+
+    def note(self, key: str) -> None:
+        """The operation concerns this key, whether or not the provider will be asked."""
+        if self.trails:
+            note_key(key)
 
     def forget(self, info: KeyInfo) -> None:
         """Drop what is remembered of the key's state."""
@@ -238,6 +255,9 @@ class KMSClient:
         policy: rules for ``Key.unwrap`` and for the providers in use.
         retry: the retry and deadline policy of every call.
         state_ttl: seconds that a key's state is believed once read, 0 or more.
+        audit: where each operation leaves an event, done or refused; see docs/audit.md.
+        entity: who the application is, in those events; needed with ``audit``.
+        audit_required: a sink that fails makes an operation an AuditError and withholds its result. False logs it.
 
     >>> import anykms, tempfile
     >>> client = anykms.connect(f"local://{tempfile.mkdtemp()}/keys.db", create=True)
@@ -254,12 +274,16 @@ class KMSClient:
         policy: Policy | None = None,
         retry: RetryPolicy | None = None,
         state_ttl: float = DEFAULT_STATE_TTL,
+        audit: Sequence[AuditSink] = (),
+        entity: str | None = None,
+        audit_required: bool = True,
     ) -> None:
         if state_ttl < 0:
             raise InvalidArgumentError("state_ttl is in seconds, 0 or more")
         policy = policy or Policy()
         policy.check_provider(provider.scheme)
-        self._session = _Session(provider, policy, retry or RetryPolicy(), state_ttl)
+        self._trails = (AuditTrail(audit, entity, required=audit_required),) if audit else ()
+        self._session = _Session(provider, policy, retry or RetryPolicy(), state_ttl, self._trails)
 
     def __enter__(self) -> Self:
         return self
@@ -288,6 +312,7 @@ class KMSClient:
 
     # Keys
 
+    @audited
     def generate_key(self, conf: KeyConf) -> KeyInfo:
         """Make a key, and prove that it is the one asked for: it is read back and compared field by field.
 
@@ -305,6 +330,7 @@ class KMSClient:
         """
         if not isinstance(conf, KeyConf):
             raise TypeError(f"generate_key takes a KeyConf, not {type(conf).__name__}")
+        self._session.note(conf.name)
         template = self._template(conf)
         session = self._session
         before = self._found(conf.name)
@@ -386,6 +412,7 @@ class KMSClient:
             key=str(info.uri),
         )
 
+    @audited
     def get_key(self, name: str) -> KeyInfo:
         """The facts of a key, as its provider tells them now.
 
@@ -406,6 +433,7 @@ class KMSClient:
         session = self._session
         return session.call(Operation.GET_KEY, name, lambda: session.provider.get_key(name))
 
+    @audited
     def list_keys(self) -> Iterator[KeyInfo]:
         """The keys that anykms made, in every state but DESTROYED."""
         session = self._session
@@ -433,10 +461,12 @@ class KMSClient:
             raise InvalidArgumentError(
                 f"the key is one of {info.provider}, this client is for {self.provider}"
             )
+        self._session.note(str(info.uri))
         return info
 
     # Lifecycle
 
+    @audited
     def describe_key(self, info: KeyInfo) -> KeyStatus:
         """The key's state, versions and dates, read now.
 
@@ -445,10 +475,12 @@ class KMSClient:
         """
         return self._session.describe(self._own(info))
 
+    @audited
     def enable_key(self, info: KeyInfo) -> None:
         """Let the key be used again; returns once reads agree that it is ENABLED."""
         self._set_enabled(info, True)
 
+    @audited
     def disable_key(self, info: KeyInfo) -> None:
         """Stop every use of the key, verification included; returns once reads agree that it is DISABLED."""
         self._set_enabled(info, False)
@@ -463,6 +495,7 @@ class KMSClient:
             lambda status: status.state is wanted,
         )
 
+    @audited
     def rotate_key(self, info: KeyInfo) -> KeyStatus:
         """Make a new version of an ENCRYPT_DECRYPT key; what old versions wrapped still opens.
 
@@ -492,6 +525,7 @@ class KMSClient:
             lambda status: _rotation(status) != before,
         )
 
+    @audited
     def schedule_destruction(self, info: KeyInfo) -> datetime:
         """Destroy the key once its window has passed; until then nothing can use it.
 
@@ -512,6 +546,7 @@ class KMSClient:
             raise ProviderError("the provider does not say when the key is destroyed", provider=self.provider)
         return status.destroy_at
 
+    @audited
     def cancel_destruction(self, info: KeyInfo) -> None:
         """Take the key back from its destruction. It is DISABLED afterwards, on every provider.
 
@@ -590,6 +625,7 @@ class Key:
 
     def __init__(self, session: _Session, info: KeyInfo) -> None:
         self._session = session
+        self._trails = session.trails
         self._info = info
 
     @property
@@ -602,6 +638,7 @@ class Key:
 
     # Signatures
 
+    @audited
     def sign(
         self,
         message: BytesLike,
@@ -630,6 +667,7 @@ class Key:
             return der_to_p1363(signature, info.algorithm)
         return signature
 
+    @audited
     def verify(
         self,
         message: BytesLike,
@@ -655,6 +693,7 @@ class Key:
             prepared, signature, encoding=form, prehashed=info.algorithm.spec.prehashable
         )
 
+    @audited
     def public_key(self) -> PublicKey:
         """The public part, checked against the pinned fingerprint, while the key is ENABLED.
 
@@ -663,12 +702,14 @@ class Key:
             IntegrityError: the provider gives another public key than the pinned one.
         """
         info = self._info
+        self._session.note(str(info.uri))
         if info.purpose not in (KeyPurpose.SIGN_VERIFY, KeyPurpose.ASYMMETRIC_DECRYPT):
             raise self._misuse(f"a {info.purpose} key has no public key to give")
         self._session.require(Operation.GET_PUBLIC_KEY, info.algorithm, info.key_size)
         self._session.gate(Operation.GET_PUBLIC_KEY, info, fresh=True)
         return self._session.public_key(info)
 
+    @audited
     def as_private_key(self) -> SigningPrivateKey:
         """A private key of pyca ``cryptography`` that signs with this one, in its key service.
 
@@ -698,6 +739,7 @@ class Key:
 
     # MACs
 
+    @audited
     def mac(self, message: BytesLike) -> bytes:
         """HMAC (RFC 2104) of 1 to 4096 bytes: 32, 48 or 64 bytes.
 
@@ -710,6 +752,7 @@ class Key:
         self._session.gate(Operation.MAC, info)
         return self._call(Operation.MAC, lambda: self._session.provider.mac(info, data))
 
+    @audited
     def verify_mac(self, message: BytesLike, tag: BytesLike) -> None:
         """Return only if ``tag`` is this key's for this message.
 
@@ -728,6 +771,7 @@ class Key:
 
     # Encryption
 
+    @audited
     def decrypt(self, ciphertext: BytesLike) -> bytes:
         """RSA-OAEP-256 decryption of what ``public_key().encrypt`` made.
 
@@ -745,6 +789,7 @@ class Key:
         except InvalidCiphertextError as error:
             raise self._located(InvalidCiphertextError(NOT_AUTHENTIC), Operation.DECRYPT) from error
 
+    @audited
     def wrap(self, data_key: BytesLike, *, context: Mapping[str, str]) -> bytes:
         """Wrap a 32-byte key, bound to ``context``. Only ``unwrap`` opens it; a Keyring does not.
 
@@ -761,6 +806,7 @@ class Key:
         wrapped = wrap_data_key(wrapper, data, bind=_generic_bind(ctx), pairs=pairs, origin=0)
         return _KEY_MAGIC + msgspec.msgpack.encode(wrapped)
 
+    @audited
     def unwrap(self, wrapped: BytesLike, *, context: Mapping[str, str]) -> bytes:
         """The 32 bytes that ``wrap`` was given, under the same context.
 
@@ -788,6 +834,7 @@ class Key:
     def _for(self, purpose: KeyPurpose, operation: Operation | None) -> KeyInfo:
         """The key's facts, once it has the purpose and the provider the capability."""
         info = self._info
+        self._session.note(str(info.uri))
         if info.purpose is not purpose:
             raise self._misuse(f"key {info.name} is for {info.purpose}, not for {purpose}")
         if operation is not None:
@@ -829,6 +876,11 @@ class DataKeyWrapper:
             wrapper._session.require(operation, key.info.algorithm, key.info.key_size)
         return wrapper
 
+    @property
+    def trails(self) -> tuple[AuditTrail, ...]:
+        """Where the key's client tells what is done with it."""
+        return self._session.trails
+
     def start_deadline(self) -> Deadline:
         """A deadline of the key's own retry policy."""
         return self._session.retry.start()
@@ -855,6 +907,7 @@ class DataKeyWrapper:
             str(info.uri),
             lambda: provider.unwrap(info, wrapped, version, context),
             deadline=self._deadline,
+            version=version,
         )
 
     def sign_as_sender(self, digest: bytes) -> bytes:

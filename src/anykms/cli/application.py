@@ -23,6 +23,7 @@ _OWN: Final = {
     "inspect": "anykms.cli.messages",
     "sign": "anykms.cli.signatures",
     "verify": "anykms.cli.signatures",
+    "audit": "anykms.cli.audit",
 }
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from anykms.algorithms import KeyPurpose
+from anykms.audit import AuditTrail, audited
 from anykms.client import DataKeyWrapper, Key
 from anykms.envelope.message import (
     MAX_AAD,
@@ -135,12 +136,15 @@ class Keyring:
             self._wrappers[key.info.uri.without_version()] = DataKeyWrapper.of(key)
         if len(self._wrappers) != len(keys):
             raise InvalidArgumentError("a key is in the keyring twice")
+        trails = (trail for wrapper in self._wrappers.values() for trail in wrapper.trails)
+        self._trails: tuple[AuditTrail, ...] = tuple(dict.fromkeys(trails))
 
     @property
     def keys(self) -> tuple[KeyInfo, ...]:
         """The keys, the primary one first."""
         return tuple(wrapper.info for wrapper in self._wrappers.values())
 
+    @audited
     def encrypt(
         self,
         plaintext: BytesLike,
@@ -189,6 +193,7 @@ class Keyring:
         data_key = DataKey(record, secret)
         return data_key.header(recipients, generation=0), data_key
 
+    @audited
     def decrypt(
         self, message: BytesLike, *, context: Mapping[str, str], aad: BytesLike = b"", min_generation: int = 0
     ) -> bytes:
@@ -212,6 +217,7 @@ class Keyring:
             message, context=context, aad=aad, min_generation=min_generation
         ).plaintext
 
+    @audited
     def decrypt_detailed(
         self, message: BytesLike, *, context: Mapping[str, str], aad: BytesLike = b"", min_generation: int = 0
     ) -> Decrypted:
@@ -230,6 +236,7 @@ class Keyring:
             created=parsed.immutable.created,
         )
 
+    @audited
     def encrypt_stream(
         self,
         sink: Sink,
@@ -263,6 +270,7 @@ class Keyring:
         header, data_key = self.new_data_key(context, required)
         return MessageWriter(sink, header, data_key, bound)
 
+    @audited
     def decrypt_stream(
         self, source: Source, *, context: Mapping[str, str], aad: BytesLike = b"", min_generation: int = 0
     ) -> MessageReader:
@@ -281,6 +289,7 @@ class Keyring:
         opened = self.open_header(read_head(source), context, min_generation)
         return MessageReader(source, opened.data_key, bound)
 
+    @audited
     def open(
         self,
         file: str | os.PathLike[str] | io.BufferedIOBase | io.RawIOBase,
