@@ -28,16 +28,21 @@ class Request:
 
 
 class Recorder:
-    """The requests of one emulator: iterate, index, `len`, `clear`. Keeps the last `limit`."""
+    """The requests of one emulator: iterate, index, `len`, `clear`. Keeps the last `limit`.
+
+    total: how many there have been, forgotten ones too; it only grows.
+    """
 
     def __init__(self, limit: int = 10_000) -> None:
         self._lock = threading.Lock()
         self._requests: deque[Request] = deque(maxlen=limit)
+        self.total = 0
 
     def record(self, request: Request) -> None:
         """Add one; called by the emulator."""
         with self._lock:
             self._requests.append(request)
+            self.total += 1
 
     def __iter__(self) -> Iterator[Request]:
         return iter(self._snapshot())
