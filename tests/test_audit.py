@@ -40,6 +40,7 @@ from anykms.cli.failures import ExitCode
 from anykms.context import canonical_bytes
 from anykms.keys import ConnectionURI
 from anykms.provider import WrapContext, Wrapped, note_request_id
+from anykms_emulators.aws import AWSEmulator
 from anykms_local import LocalProvider
 
 ORDERS = KeyConf("orders", "ENCRYPT_DECRYPT")
@@ -230,6 +231,20 @@ def test_attempts_and_request_ids_are_told(tmp_path: Path, kept: Kept) -> None:
     assert kept.last().result == "PermissionDeniedError"
     assert (kept.last().calls, kept.last().request_ids) == (1, ("request-2",))
     client.close()
+
+
+def test_aws_names_its_requests(kept: Kept) -> None:
+    with AWSEmulator() as aws, connect(aws.uri, audit=[kept], entity="orders-api", **aws.options) as client:
+        key = client.key(client.generate_key(TAGS))
+        key.mac(b"m")
+        done = kept.last()
+        aws.faults.add(operation="GenerateMac", kind="throttle")
+        key.mac(b"m")
+        retried = kept.last()
+    assert (done.provider, done.keys, done.calls) == ("awskms", (str(key.info.uri),), 1)
+    assert [len(request_id) for request_id in done.request_ids] == [36]
+    assert retried.calls == 2
+    assert len(retried.request_ids) == 2
 
 
 # Refusals
