@@ -102,6 +102,17 @@ class _Audited(Protocol):
 S = TypeVar("S", bound=_Audited)
 
 
+@functools.lru_cache(maxsize=1024)
+def _spelt(key: str, version: str | None) -> tuple[str, str, bool]:
+    """A key without a version, with the one used, and whether there is one. A name stays as it is."""
+    try:
+        uri = KeyURI.parse(key)
+    except InvalidArgumentError:
+        return key, key, False
+    version = version or uri.version
+    return str(uri.without_version()), str(uri.with_version(version)), version is not None
+
+
 class _Operation:
     """A public method at work, and what its calls have told so far."""
 
@@ -118,15 +129,9 @@ class _Operation:
 
     def note(self, key: str, version: str | None = None) -> None:
         """A key plays a part; its latest version is the one used."""
-        try:
-            uri = KeyURI.parse(key)
-        except InvalidArgumentError:
-            self.keys.setdefault(key, key)
-            return
-        version = version or uri.version
-        plain = str(uri.without_version())
-        if version is not None or plain not in self.keys:
-            self.keys[plain] = str(uri.with_version(version))
+        plain, spelt, versioned = _spelt(key, version)
+        if versioned or plain not in self.keys:
+            self.keys[plain] = spelt
 
     def end(self, error: BaseException | None) -> None:
         """Tell every sink.
@@ -166,12 +171,13 @@ class _Operation:
         failure: tuple[str, Exception] | None = None
         told: list[AuditSink] = []
         for trail in self.trails:
+            own = msgspec.structs.replace(event, entity=trail.entity)
             for sink in trail.sinks:
                 if any(sink is other for other in told):
                     continue
                 told.append(sink)
                 try:
-                    sink.record(msgspec.structs.replace(event, entity=trail.entity))
+                    sink.record(own)
                 except Exception as cause:
                     name = type(sink).__name__
                     _LOG.error("the audit sink %s failed: %s", name, type(cause).__name__)
