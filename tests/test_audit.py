@@ -37,6 +37,7 @@ from anykms.audit import (
 )
 from anykms.cli.application import application
 from anykms.cli.failures import ExitCode
+from anykms.client import DataKeyWrapper
 from anykms.context import canonical_bytes
 from anykms.keys import ConnectionURI
 from anykms.provider import WrapContext, Wrapped, note_request_id
@@ -341,6 +342,33 @@ def test_operations_of_two_clients_go_to_both_trails_once(tmp_path: Path, kept: 
     assert [event.entity for event in second.events] == ["backup-job"]
     first.close()
     other.close()
+
+
+def test_a_keystore_whose_root_is_an_audited_key_tells_of_it_once(tmp_path: Path, kept: Kept) -> None:
+    (tmp_path / "outer").mkdir()
+    root_client = audited_client(tmp_path, kept)
+    root = root_client.key(root_client.generate_key(ORDERS))
+
+    class Root:
+        def wrap(self, secret: bytes) -> bytes:
+            return root.wrap(secret, context={})
+
+        def unwrap(self, wrapped: bytes) -> bytes:
+            return root.unwrap(wrapped, context={})
+
+    kept.events.clear()
+    with connect(f"local://{tmp_path}/outer/keys.db", create=True, root=Root()) as client:
+        client.generate_key(ORDERS)
+    assert ("Key.wrap", "ok") in kept.names()
+    root_client.close()
+
+
+def test_a_call_outside_of_any_method_is_told_too(client: KMSClient, kept: Kept) -> None:
+    key = client.key(client.generate_key(ORDERS))
+    kept.events.clear()
+    DataKeyWrapper.of(key).wrap(bytes(32), WrapContext({}, b""))
+    (event,) = kept.events
+    assert (event.operation, event.keys, event.calls) == ("wrap", (str(key.info.uri.with_version("1")),), 1)
 
 
 def test_a_client_without_sinks_tells_nobody(tmp_path: Path) -> None:

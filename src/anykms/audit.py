@@ -127,6 +127,10 @@ class _Operation:
         self.time = datetime.now(UTC)
         self._began = time.perf_counter()
 
+    def join(self, trails: tuple[AuditTrail, ...]) -> None:
+        """Tell these too: a key of theirs plays a part."""
+        self.trails += tuple(trail for trail in trails if trail not in self.trails)
+
     def note(self, key: str, version: str | None = None) -> None:
         """A key plays a part; its latest version is the one used."""
         plain, spelt, versioned = _spelt(key, version)
@@ -192,7 +196,7 @@ _current: ContextVar[_Operation | None] = ContextVar("anykms audited operation",
 def audited(method: Callable[Concatenate[S, P], T]) -> Callable[Concatenate[S, P], T]:
     """A public method that leaves one event, whatever it returns or raises.
 
-    What it calls of its own client or ring is part of it. Costs one more call where no sink is set.
+    What it calls is part of it. Costs one more function call where no sink is set.
     """
     name = method.__qualname__
 
@@ -201,27 +205,34 @@ def audited(method: Callable[Concatenate[S, P], T]) -> Callable[Concatenate[S, P
         trails = self._trails  # pyright: ignore[reportPrivateUsage] # declared here
         if not trails:
             return method(self, *args, **kwargs)
-        outer = _current.get()
-        if outer is not None and all(trail in outer.trails for trail in trails):
-            return method(self, *args, **kwargs)
-        operation = _Operation(name, trails, kwargs.get("context"))
-        token, ids_token = _current.set(operation), REQUEST_IDS.set(operation.request_ids)
+        return observed(trails, name, lambda: method(self, *args, **kwargs), kwargs.get("context"))
+
+    return recorded
+
+
+def observed(trails: tuple[AuditTrail, ...], name: str, work: Callable[[], T], context: object = None) -> T:
+    """``work()`` as an operation of its own, or as part of the one at work, which these trails then hear of too."""
+    outer = _current.get()
+    if outer is not None:
+        outer.join(trails)
+        return work()
+    operation = _Operation(name, trails, context)
+    token, ids_token = _current.set(operation), REQUEST_IDS.set(operation.request_ids)
+    try:
         try:
-            result = method(self, *args, **kwargs)
-        except BaseException as error:
-            operation.end(error)
-            raise
+            result = work()
         finally:
             _current.reset(token)
             REQUEST_IDS.reset(ids_token)
-        try:
-            operation.end(None)
-        except AuditError:
-            _abandon(result)
-            raise
-        return result
-
-    return recorded
+    except BaseException as error:
+        operation.end(error)
+        raise
+    try:
+        operation.end(None)
+    except AuditError:
+        _abandon(result)
+        raise
+    return result
 
 
 def _abandon(result: object) -> None:
@@ -238,13 +249,13 @@ def note_key(key: str) -> None:
         operation.note(key)
 
 
-def counted(provider: str, key: str | None, version: str | None, call: Callable[[], T]) -> Callable[[], T]:
-    """``call``, each attempt of it told to the audited operation at work."""
-    operation = _current.get()
-    if operation is None:
-        return call
+def attempted(provider: str, key: str | None, version: str | None, call: Callable[[], T]) -> Callable[[], T]:
+    """``call``, every attempt of it told to the operation at work. ``version`` is what the call names of ``key``."""
 
     def attempt() -> T:
+        operation = _current.get()
+        if operation is None:
+            return call()
         operation.calls += 1
         operation.provider = provider
         if key is not None:

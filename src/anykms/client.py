@@ -16,7 +16,7 @@ from typing import Final, Self, TypeVar
 import msgspec
 
 from anykms.algorithms import Algorithm, KeyPurpose
-from anykms.audit import AuditSink, AuditTrail, audited, counted, note_key
+from anykms.audit import AuditSink, AuditTrail, attempted, audited, note_key, observed
 from anykms.context import canonicalise
 from anykms.errors import (
     DeadlineExceededError,
@@ -121,8 +121,19 @@ class _Session:
         version: str | None = None,
     ) -> T:
         """``function()`` under the retry policy; every error says where it happened, the audit trail each attempt."""
-        if self.trails:
-            function = counted(self.provider.scheme, key, version, function)
+        if not self.trails:
+            return self._call(operation, key, function, deadline, repeat)
+        attempt = attempted(self.provider.scheme, key, version, function)
+        return observed(self.trails, operation, lambda: self._call(operation, key, attempt, deadline, repeat))
+
+    def _call(
+        self,
+        operation: Operation,
+        key: str | None,
+        function: Callable[[], T],
+        deadline: Deadline | None,
+        repeat: bool,
+    ) -> T:
         try:
             return self.retry.call(function, deadline) if repeat else function()
         except KMSError as error:
