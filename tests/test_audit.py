@@ -26,7 +26,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import StatusCode
 
-from anykms import Key, KeyConf, KeyInfo, Keyring, KMSClient, KMSError, Policy, RetryPolicy, connect, errors
+from anykms import (DataKeyCache, Key, KeyConf, KeyInfo, Keyring, KMSClient, KMSError, MemoryRecordStore, Policy, Record, RetryPolicy, StoredRecords, connect, errors)
 from anykms.audit import (
     AuditEvent,
     AuditFile,
@@ -162,7 +162,10 @@ NOT_OPERATIONS = {
     # Properties and handles: nothing is done with a key yet.
     KMSClient: {"close", "provider", "capabilities", "key"},
     Key: {"info"},
-    Keyring: {"keys", "new_data_key", "open_header"},
+    # What other modules of the envelope use of a ring or record belongs to their own operations.
+    Keyring: {"keys", "prepare", "wrappers", "check_again", "state_ttl", "new_record", "open_header"},
+    Record: {"record_id", "to_bytes", "start"},
+    StoredRecords: set[str](),
 }
 
 
@@ -246,6 +249,55 @@ def test_aws_names_its_requests(kept: Kept) -> None:
     assert [len(request_id) for request_id in done.request_ids] == [36]
     assert retried.calls == 2
     assert len(retried.request_ids) == 2
+
+
+def test_what_a_cache_answers_is_told_with_no_call(client: KMSClient, kept: Kept) -> None:
+    ring = Keyring([client.key(client.generate_key(ORDERS))], cache=DataKeyCache())
+    message = ring.encrypt(SECRET, context=CONTEXT)
+    ring.encrypt(SECRET, context=CONTEXT)
+    assert (kept.last().operation, kept.last().calls) == ("Keyring.encrypt", 0)
+    ring.decrypt(message, context=CONTEXT)
+    ring.decrypt(message, context=CONTEXT)
+    assert (kept.last().operation, kept.last().context) == ("Keyring.decrypt", digest(CONTEXT))
+
+
+def test_records_and_changes_of_recipients_are_told(client: KMSClient, kept: Kept, tmp_path: Path) -> None:
+    infos = [client.generate_key(KeyConf(name, "ENCRYPT_DECRYPT")) for name in ("old", "new")]
+    old, new = [Keyring([client.key(info)]) for info in infos]
+    message = old.encrypt(SECRET, context=CONTEXT)
+    kept.events.clear()
+    old.rewrap(message, to=new)
+    assert kept.last().keys == tuple(str(info.uri.with_version("1")) for info in infos)
+    old.reencrypt(message, to=new, context=CONTEXT)
+    path = tmp_path / "message"
+    path.write_bytes(message)
+    old.rewrap_file(path, to=[client.key(infos[0])])
+    assert kept.names() == [
+        ("Keyring.rewrap", "ok"),
+        ("Keyring.reencrypt", "ok"),
+        ("Keyring.rewrap_file", "ok"),
+    ]
+    record = old.record(context=CONTEXT)
+    value = record.seal(SECRET, aad=b"1")
+    assert kept.last().context == digest(CONTEXT)
+    with pytest.raises(errors.InvalidCiphertextError):
+        record.open(value, aad=b"2")
+    old.open_record(record.to_bytes(), context=CONTEXT)
+    records = StoredRecords(old, MemoryRecordStore(), context=CONTEXT)
+    pinned = records.create().record_id
+    records.open(records.record(pinned).seal(SECRET, aad=b"1"), aad=b"1")
+    records.rewrap(pinned, to=new)
+    assert kept.names() == [
+        ("Keyring.record", "ok"),
+        ("Record.seal", "ok"),
+        ("Record.open", "InvalidCiphertextError"),
+        ("Keyring.open_record", "ok"),
+        ("StoredRecords.create", "ok"),
+        ("StoredRecords.record", "ok"),
+        ("Record.seal", "ok"),
+        ("StoredRecords.open", "ok"),
+        ("StoredRecords.rewrap", "ok"),
+    ]
 
 
 # Refusals

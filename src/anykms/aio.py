@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import os
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -24,7 +25,12 @@ from typing import Final, ParamSpec, Self, TypeVar
 from anykms import registry
 from anykms.audit import AuditSink
 from anykms.client import DEFAULT_STATE_TTL, Key, KMSClient
+from anykms.envelope.cache import DataKeyCache
 from anykms.envelope.keyring import Decrypted, Keyring
+from anykms.envelope.record import Record, StoredRecords
+from anykms.envelope.rewrap import Reencrypted, Rewrapped
+from anykms.envelope.stores import RecordStore
+from anykms.envelope.stream import Sink, Source
 from anykms.errors import InvalidArgumentError
 from anykms.keys import ConnectionURI, KeyConf, KeyInfo, KeyStatus
 from anykms.payload import BytesLike
@@ -287,7 +293,7 @@ class AsyncKeyring:
     a whole stream.
 
     Args:
-        keys, policy, clock: see ``Keyring``.
+        keys, policy, cache, clock: see ``Keyring``.
 
     Raises:
         TypeError, InvalidArgumentError, KeyUsageError, PolicyError: as ``Keyring``.
@@ -298,6 +304,7 @@ class AsyncKeyring:
         keys: Sequence[AsyncKey],
         *,
         policy: Policy | None = None,
+        cache: DataKeyCache | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         for key in keys:
@@ -305,7 +312,7 @@ class AsyncKeyring:
                 raise TypeError(
                     f"an async keyring takes AsyncKey objects from client.key(info), not {type(key).__name__}"
                 )
-        self._ring = Keyring([key._key for key in keys], policy=policy, clock=clock)  # pyright: ignore[reportPrivateUsage] # one module
+        self._ring = Keyring([key._key for key in keys], policy=policy, cache=cache, clock=clock)  # pyright: ignore[reportPrivateUsage] # one module
         self._threads = keys[0]._threads  # pyright: ignore[reportPrivateUsage] # one module
 
     @property
@@ -342,6 +349,141 @@ class AsyncKeyring:
             self._ring.decrypt_detailed, message, context=context, aad=aad, min_generation=min_generation
         )
 
+    async def record(self, *, context: Mapping[str, str], required: Collection[str] = ()) -> AsyncRecord:
+        """See ``Keyring.record``."""
+        made = await self._threads.run(self._ring.record, context=context, required=required)
+        return AsyncRecord(made, self._threads)
+
+    async def open_record(
+        self,
+        record: BytesLike,
+        *,
+        context: Mapping[str, str],
+        record_id: BytesLike | None = None,
+        min_generation: int = 0,
+    ) -> AsyncRecord:
+        """See ``Keyring.open_record``."""
+        opened = await self._threads.run(
+            self._ring.open_record,
+            record,
+            context=context,
+            record_id=record_id,
+            min_generation=min_generation,
+        )
+        return AsyncRecord(opened, self._threads)
+
+    async def rewrap(
+        self,
+        message: BytesLike,
+        *,
+        to: AsyncKeyring | Sequence[AsyncKey],
+        context: Mapping[str, str] | None = None,
+        min_generation: int = 0,
+    ) -> Rewrapped:
+        """See ``Keyring.rewrap``."""
+        return await self._threads.run(
+            self._ring.rewrap,
+            message,
+            to=_sync(to),
+            context=context,
+            min_generation=min_generation,
+        )
+
+    async def rewrap_stream(
+        self,
+        source: Source,
+        sink: Sink,
+        *,
+        to: AsyncKeyring | Sequence[AsyncKey],
+        context: Mapping[str, str] | None = None,
+        min_generation: int = 0,
+    ) -> Rewrapped:
+        """See ``Keyring.rewrap_stream``. Both files are used in one thread."""
+        return await self._threads.run(
+            self._ring.rewrap_stream,
+            source,
+            sink,
+            to=_sync(to),
+            context=context,
+            min_generation=min_generation,
+        )
+
+    async def rewrap_file(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        to: AsyncKeyring | Sequence[AsyncKey],
+        context: Mapping[str, str] | None = None,
+        min_generation: int = 0,
+    ) -> Rewrapped:
+        """See ``Keyring.rewrap_file``."""
+        return await self._threads.run(
+            self._ring.rewrap_file,
+            path,
+            to=_sync(to),
+            context=context,
+            min_generation=min_generation,
+        )
+
+    async def reencrypt(
+        self,
+        message: BytesLike,
+        *,
+        to: AsyncKeyring | Sequence[AsyncKey],
+        context: Mapping[str, str],
+        aad: BytesLike = b"",
+        min_generation: int = 0,
+    ) -> Reencrypted:
+        """See ``Keyring.reencrypt``."""
+        return await self._threads.run(
+            self._ring.reencrypt,
+            message,
+            to=_sync(to),
+            context=context,
+            aad=aad,
+            min_generation=min_generation,
+        )
+
+    async def reencrypt_stream(
+        self,
+        source: Source,
+        sink: Sink,
+        *,
+        to: AsyncKeyring | Sequence[AsyncKey],
+        context: Mapping[str, str],
+        aad: BytesLike = b"",
+        min_generation: int = 0,
+    ) -> Reencrypted:
+        """See ``Keyring.reencrypt_stream``. Both files are used in one thread."""
+        return await self._threads.run(
+            self._ring.reencrypt_stream,
+            source,
+            sink,
+            to=_sync(to),
+            context=context,
+            aad=aad,
+            min_generation=min_generation,
+        )
+
+    async def reencrypt_file(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        to: AsyncKeyring | Sequence[AsyncKey],
+        context: Mapping[str, str],
+        aad: BytesLike = b"",
+        min_generation: int = 0,
+    ) -> Reencrypted:
+        """See ``Keyring.reencrypt_file``."""
+        return await self._threads.run(
+            self._ring.reencrypt_file,
+            path,
+            to=_sync(to),
+            context=context,
+            aad=aad,
+            min_generation=min_generation,
+        )
+
     async def run(self, function: Callable[[Keyring], T]) -> T:
         """``function(keyring)`` in one thread: the work of a whole stream or file.
 
@@ -361,3 +503,78 @@ class AsyncKeyring:
         5
         """
         return await self._threads.run(function, self._ring)
+
+
+def _sync(to: AsyncKeyring | Sequence[AsyncKey]) -> Keyring | list[Key]:
+    """Recipients, as the synchronous classes take them."""
+    if isinstance(to, AsyncKeyring):
+        return to._ring  # pyright: ignore[reportPrivateUsage] # one module
+    return [key._key for key in to]  # pyright: ignore[reportPrivateUsage] # one module
+
+
+class AsyncRecord:
+    """``Record``, awaited, on the threads of its keyring. ``AsyncKeyring.record`` and ``open_record`` make one."""
+
+    def __init__(self, record: Record, threads: _Threads) -> None:
+        self._record = record
+        self._threads = threads
+
+    def __repr__(self) -> str:
+        return f"<AsyncRecord {self.record_id.hex()}>"
+
+    @property
+    def record_id(self) -> bytes:
+        """See ``Record.record_id``."""
+        return self._record.record_id
+
+    async def to_bytes(self) -> bytes:
+        """See ``Record.to_bytes``."""
+        return await self._threads.run(self._record.to_bytes)
+
+    async def seal(self, plaintext: BytesLike, *, aad: BytesLike) -> bytes:
+        """See ``Record.seal``."""
+        return await self._threads.run(self._record.seal, plaintext, aad=aad)
+
+    async def open(self, value: BytesLike, *, aad: BytesLike) -> bytes:
+        """See ``Record.open``."""
+        return await self._threads.run(self._record.open, value, aad=aad)
+
+
+class AsyncStoredRecords:
+    """``StoredRecords``, awaited, on the threads of its keyring; the store is used in them too.
+
+    Args:
+        ring, store, context, required: see ``StoredRecords``.
+    """
+
+    def __init__(
+        self,
+        ring: AsyncKeyring,
+        store: RecordStore,
+        *,
+        context: Mapping[str, str],
+        required: Collection[str] = (),
+    ) -> None:
+        self._records = StoredRecords(ring._ring, store, context=context, required=required)  # pyright: ignore[reportPrivateUsage] # one module
+        self._threads = ring._threads  # pyright: ignore[reportPrivateUsage] # one module
+
+    async def create(self) -> AsyncRecord:
+        """See ``StoredRecords.create``."""
+        return AsyncRecord(await self._threads.run(self._records.create), self._threads)
+
+    async def record(self, record_id: BytesLike, *, min_generation: int = 0) -> AsyncRecord:
+        """See ``StoredRecords.record``."""
+        found = await self._threads.run(self._records.record, record_id, min_generation=min_generation)
+        return AsyncRecord(found, self._threads)
+
+    async def open(self, value: BytesLike, *, aad: BytesLike) -> bytes:
+        """See ``StoredRecords.open``."""
+        return await self._threads.run(self._records.open, value, aad=aad)
+
+    async def rewrap(
+        self, record_id: BytesLike, *, to: AsyncKeyring | Sequence[AsyncKey], min_generation: int = 0
+    ) -> Rewrapped:
+        """See ``StoredRecords.rewrap``."""
+        return await self._threads.run(
+            self._records.rewrap, record_id, to=_sync(to), min_generation=min_generation
+        )

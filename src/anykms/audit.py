@@ -205,9 +205,14 @@ def audited(method: Callable[Concatenate[S, P], T]) -> Callable[Concatenate[S, P
         trails = self._trails  # pyright: ignore[reportPrivateUsage] # declared here
         if not trails:
             return method(self, *args, **kwargs)
-        return observed(trails, name, lambda: method(self, *args, **kwargs), kwargs.get("context"))
+        return observed(trails, name, lambda: method(self, *args, **kwargs), _context_of(self, kwargs))
 
     return recorded
+
+
+def _context_of(subject: object, arguments: Mapping[str, object]) -> object:
+    """The context of a call, or of the record that it is made on."""
+    return arguments.get("context", getattr(subject, "_context", None))
 
 
 def observed(trails: tuple[AuditTrail, ...], name: str, work: Callable[[], T], context: object = None) -> T:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from types import TracebackType
@@ -105,6 +106,7 @@ class _Session:
         self.policy = policy
         self.retry = retry
         self.state_ttl = state_ttl
+        self.id = os.urandom(16)
         self._statuses: dict[str, tuple[KeyStatus, float]] = {}
         self._public_keys: dict[KeyInfo, PublicKey] = {}
 
@@ -891,6 +893,16 @@ class DataKeyWrapper:
     def trails(self) -> tuple[AuditTrail, ...]:
         """Where the key's client tells what is done with it."""
         return self._session.trails
+
+    @property
+    def session_id(self) -> bytes:
+        """16 bytes that tell this connection, its credentials and its policy from every other of the process."""
+        return self._session.id
+
+    @property
+    def state_ttl(self) -> float:
+        """Seconds that the client believes a key's state."""
+        return self._session.state_ttl
 
     def start_deadline(self) -> Deadline:
         """A deadline of the key's own retry policy."""

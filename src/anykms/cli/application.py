@@ -21,6 +21,8 @@ _OWN: Final = {
     "encrypt": "anykms.cli.messages",
     "decrypt": "anykms.cli.messages",
     "inspect": "anykms.cli.messages",
+    "rewrap": "anykms.cli.messages",
+    "reencrypt": "anykms.cli.messages",
     "sign": "anykms.cli.signatures",
     "verify": "anykms.cli.signatures",
     "audit": "anykms.cli.audit",
