@@ -6,7 +6,6 @@ import asyncio
 import inspect
 import io
 import threading
-import time
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from pathlib import Path
@@ -266,14 +265,15 @@ def test_as_many_calls_as_threads_are_at_work_at_once(tmp_path: Path, threads: i
 
 
 def test_no_more_calls_than_threads_are_at_work_at_once(tmp_path: Path) -> None:
-    lock, inside, most = threading.Lock(), 0, 0
+    # Calls leave in pairs, so that two are inside at once; a third would be counted.
+    pair, lock, inside, most = threading.Barrier(2, timeout=WAIT), threading.Lock(), 0, 0
 
     def count() -> None:
         nonlocal inside, most
         with lock:
             inside += 1
             most = max(most, inside)
-        time.sleep(0.001)
+        pair.wait()
         with lock:
             inside -= 1
 

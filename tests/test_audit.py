@@ -42,6 +42,7 @@ from anykms.context import canonical_bytes
 from anykms.keys import ConnectionURI
 from anykms.provider import WrapContext, Wrapped, note_request_id
 from anykms_emulators.aws import AWSEmulator
+from anykms_emulators.azure import AzureEmulator
 from anykms_local import LocalProvider
 
 ORDERS = KeyConf("orders", "ENCRYPT_DECRYPT")
@@ -298,6 +299,17 @@ def test_records_and_changes_of_recipients_are_told(client: KMSClient, kept: Kep
         ("StoredRecords.open", "ok"),
         ("StoredRecords.rewrap", "ok"),
     ]
+
+
+def test_azure_names_its_requests(kept: Kept) -> None:
+    with AzureEmulator() as az, connect(az.uri, audit=[kept], entity="orders-api", **az.options) as client:
+        key = client.key(client.generate_key(RELEASES))
+        key.sign(b"m")
+        kept.events.clear()
+        key.sign(b"m")
+    (event,) = kept.events
+    assert (event.provider, event.keys, event.calls) == ("azurekms", (str(key.info.uri),), 1)
+    assert len(event.request_ids) == 1
 
 
 # Refusals

@@ -21,6 +21,9 @@ from cryptography.x509.verification import PolicyBuilder, Store
 from jwt.utils import base64url_decode
 
 from anykms import Key, KeyConf, KMSClient, connect, errors
+from anykms_emulators.aws import AWSEmulator
+from anykms_emulators.azure import AzureEmulator
+from anykms_emulators.gcp import GCPEmulator
 
 SIZES = {"RS256": 2048, "RS384": 2048, "RS512": 4096, "PS256": 2048, "PS384": 2048, "PS512": 4096}
 EC = ["ES256", "ES384", "ES512", "ES256K"]
@@ -257,11 +260,16 @@ def test_pyjwt_cannot_choose_another_algorithm(
         jwt.encode({"sub": "ada"}, private, algorithm=asked)
 
 
+def joserfc_kind(algorithm: str) -> type:
+    if algorithm == "Ed25519":
+        return joserfc.jwk.OKPKey
+    return joserfc.jwk.ECKey if algorithm.startswith("ES") else joserfc.jwk.RSAKey
+
+
 @pytest.mark.parametrize("algorithm", [*HASHED, "Ed25519"])
 def test_joserfc_signs_and_verifies(keys: Callable[[str], Key], algorithm: str) -> None:
     private: Any = keys(algorithm).as_private_key()
-    kind: Any = {"E": joserfc.jwk.ECKey, "R": joserfc.jwk.RSAKey, "P": joserfc.jwk.RSAKey}[algorithm[0]]
-    kind = joserfc.jwk.OKPKey if algorithm == "Ed25519" else kind
+    kind: Any = joserfc_kind(algorithm)
     # import_key would export the private part; given the public JWK beside it, joserfc does not ask for it.
     jwk = keys(algorithm).public_key().jwk()
     token = joserfc.jws.serialize_compact(
@@ -270,6 +278,35 @@ def test_joserfc_signs_and_verifies(keys: Callable[[str], Key], algorithm: str) 
     verified = joserfc.jws.deserialize_compact(token, kind.import_key(jwk), algorithms=[algorithm])
     assert verified.payload == b"payload"
     assert "d" not in kind(private, jwk).as_dict(private=True)
+
+
+Emulator = AWSEmulator | AzureEmulator | GCPEmulator
+
+
+@pytest.mark.parametrize("emulator", [AWSEmulator, AzureEmulator, GCPEmulator])
+def test_cloud_keys_sign_for_pyjwt_and_joserfc(emulator: Callable[[], Emulator]) -> None:
+    with emulator() as cloud, connect(cloud.uri, **cloud.options) as client:
+        capable = {
+            capability.algorithm for capability in client.capabilities if capability.operation == "sign"
+        }
+        chosen = [name for name in ("ES256", "RS256", "PS256", "Ed25519") if name in capable]
+        assert chosen[:3] == ["ES256", "RS256", "PS256"]
+        for algorithm in chosen:
+            conf = KeyConf(
+                algorithm.lower(), "SIGN_VERIFY", algorithm=algorithm, key_size=SIZES.get(algorithm)
+            )
+            key = client.key(client.generate_key(conf))
+            private: Any = key.as_private_key()
+            jwk = key.public_key().jwk()
+            name = "EdDSA" if algorithm == "Ed25519" else algorithm
+            token = jwt.encode({"sub": "ada"}, private, algorithm=name)
+            assert jwt.decode(token, private.public_key(), algorithms=[name]) == {"sub": "ada"}
+            kind: Any = joserfc_kind(algorithm)
+            signed = joserfc.jws.serialize_compact(
+                {"alg": algorithm}, b"payload", kind(private, jwk), algorithms=[algorithm]
+            )
+            verified = joserfc.jws.deserialize_compact(signed, kind.import_key(jwk), algorithms=[algorithm])
+            assert verified.payload == b"payload"
 
 
 # Digests made elsewhere
