@@ -14,9 +14,27 @@ from typing import Any, Protocol, TypeVar
 import pytest
 
 import anykms
-from anykms import (Key, KeyConf, Keyring, KeyState, KMSClient, MemoryRecordStore, Policy, Record, StoredRecords, aio, errors)
+from anykms import (
+    Key,
+    KeyConf,
+    Keyring,
+    KeyState,
+    KMSClient,
+    MemoryRecordStore,
+    Policy,
+    Record,
+    StoredRecords,
+    aio,
+    errors,
+)
 from anykms.aio import (
-    DEFAULT_THREADS, AsyncKey, AsyncKeyring, AsyncKMSClient, AsyncRecord, AsyncStoredRecords,)
+    DEFAULT_THREADS,
+    AsyncKey,
+    AsyncKeyring,
+    AsyncKMSClient,
+    AsyncRecord,
+    AsyncStoredRecords,
+)
 from anykms.keys import ConnectionURI, KeyInfo
 from anykms_local import LocalProvider
 

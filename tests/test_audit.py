@@ -26,7 +26,22 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import StatusCode
 
-from anykms import (DataKeyCache, Key, KeyConf, KeyInfo, Keyring, KMSClient, KMSError, MemoryRecordStore, Policy, Record, RetryPolicy, StoredRecords, connect, errors)
+from anykms import (
+    DataKeyCache,
+    Key,
+    KeyConf,
+    KeyInfo,
+    Keyring,
+    KMSClient,
+    KMSError,
+    MemoryRecordStore,
+    Policy,
+    Record,
+    RetryPolicy,
+    StoredRecords,
+    connect,
+    errors,
+)
 from anykms.audit import (
     AuditEvent,
     AuditFile,
