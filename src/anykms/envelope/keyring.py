@@ -12,7 +12,7 @@ from functools import partial
 from typing import Final, TypeAlias
 
 from anykms.algorithms import KeyPurpose
-from anykms.audit import AuditTrail, audited
+from anykms.audit import AuditTrail, audited, observed
 from anykms.client import DataKeyWrapper, Key
 from anykms.context import canonicalise
 from anykms.envelope.cache import MAX_AGE, DataKeyCache
@@ -195,7 +195,6 @@ class Keyring:
         """The keys, the primary one first."""
         return tuple(wrapper.info for wrapper in self._wrappers.values())
 
-    @audited
     def encrypt(
         self,
         plaintext: BytesLike,
@@ -220,6 +219,23 @@ class Keyring:
             TypeError, InvalidArgumentError: bad input, before any key is used.
             KMSError: a key of the ring cannot wrap now; nothing is returned then.
         """
+        # What @audited does, for two methods where its half microsecond would show.
+        if self._trails:
+            return observed(
+                self._trails,
+                "Keyring.encrypt",
+                lambda: self._encrypt(plaintext, context, aad, required),
+                context,
+            )
+        return self._encrypt(plaintext, context, aad, required)
+
+    def _encrypt(
+        self,
+        plaintext: BytesLike,
+        context: Mapping[str, str],
+        aad: BytesLike,
+        required: Collection[str],
+    ) -> bytes:
         data = plaintext if type(plaintext) is bytes else buffer(plaintext, "plaintext")
         bound = checked_aad(aad)
         prepared = self._prepared(context, required, len(data))
@@ -286,7 +302,6 @@ class Keyring:
             )
         return self._wrappers.values()
 
-    @audited
     def decrypt(
         self, message: BytesLike, *, context: Mapping[str, str], aad: BytesLike = b"", min_generation: int = 0
     ) -> bytes:
@@ -306,6 +321,13 @@ class Keyring:
             StaleMessageError: an older generation than demanded.
             KMSError: no key of the ring can be used now.
         """
+        if self._trails:
+            return observed(
+                self._trails,
+                "Keyring.decrypt",
+                lambda: self._decrypt(message, context, aad, min_generation)[1],
+                context,
+            )
         return self._decrypt(message, context, aad, min_generation)[1]
 
     @audited
