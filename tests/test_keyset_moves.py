@@ -5,10 +5,16 @@ from __future__ import annotations
 import importlib
 from collections.abc import Iterator
 from contextlib import closing
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.x509.oid import NameOID
 
 from anykms import Key, KeyConf, Keyset, KMSClient, Ledger, RetryPolicy, TrustRoot, connect, errors, inspect
 from anykms.keys import ConnectionURI
@@ -124,6 +130,45 @@ def test_signatures_outlive_a_move_to_another_provider(
     assert verifier.verify(b"v1", old).provider == "awskms"
     assert verifier.verify(b"v2", new).provider == elsewhere.provider
     assert {key["alg"] for key in moved.jwks()["keys"]} == {"PS256", "ES384"}
+
+
+def certificate(issuer: str, subject: str, key: CertificatePublicKeyTypes, signer: Key) -> x509.Certificate:
+    def name(text: str) -> x509.Name:
+        return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text)])
+
+    now = datetime(2026, 1, 1, tzinfo=UTC)
+    builder = (
+        x509.CertificateBuilder()
+        .issuer_name(name(issuer))
+        .subject_name(name(subject))
+        .public_key(key)
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now)
+        .not_valid_after(now + timedelta(days=90))
+    )
+    private = signer.as_private_key()
+    assert isinstance(private, ec.EllipticCurvePrivateKey)
+    return builder.sign(private, SHA256())
+
+
+def test_certificates_of_both_periods_chain(aws: KMSClient, elsewhere: KMSClient) -> None:
+    leaf = ec.generate_private_key(ec.SECP256R1()).public_key()
+    clients = [aws, elsewhere]
+    keyset = Keyset.create("issuers", generate(aws, "issuer-1", "SIGN_VERIFY", "ES256"))
+    chains: list[tuple[x509.Certificate, x509.Certificate]] = []
+    for number in (1, 2):
+        signer = keyset.signer(clients)
+        own = signer.as_private_key().public_key()
+        assert isinstance(own, ec.EllipticCurvePublicKey)
+        authority = certificate(f"ca-{number}", f"ca-{number}", own, signer)
+        chains.append((authority, certificate(f"ca-{number}", "leaf", leaf, signer)))
+        if number == 1:
+            keyset = keyset.succeed(generate(elsewhere, "issuer-2", "SIGN_VERIFY", "ES256"))
+    used: list[str] = []
+    for authority, issued in chains:
+        issued.verify_directly_issued_by(authority)
+        used.append(keyset.verifier().verify(issued.tbs_certificate_bytes, issued.signature).provider)
+    assert used == ["awskms", elsewhere.provider]
 
 
 def test_an_alias_moved_in_the_console_is_found_and_changes_nothing(aws: KMSClient, kms: Any) -> None:

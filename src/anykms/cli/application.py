@@ -27,6 +27,7 @@ _OWN: Final = {
     "verify": "anykms.cli.signatures",
     "trust": "anykms.cli.seals",
     "keyset": "anykms.cli.keysets",
+    "audit": "anykms.cli.audit",
 }
 
 
