@@ -1,0 +1,71 @@
+"""SoftHSM2 tokens in a folder of their own, for the tests of the PKCS#11 provider."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import pkcs11
+import pytest
+
+MODULE: Final = Path("/usr/lib/softhsm/libsofthsm2.so")
+"""Where Debian's package softhsm2 has it."""
+PIN: Final = "anykms-test-1234"
+_OFFICER: Final = "officer-5678"
+
+
+def require_softhsm() -> None:
+    """Name the calling module as not run where SoftHSM2 is not installed; in CI that is a failure.
+
+    Called while a test module is imported, so that no test of it is skipped one by one.
+    """
+    if MODULE.exists():
+        return
+    if os.environ.get("CI") == "true":
+        pytest.fail("CI needs the Debian package softhsm2", pytrace=False)
+    pytest.skip(
+        "NOT RUN: the PKCS#11 tests need SoftHSM2 (apt-get install softhsm2)", allow_module_level=True
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class SoftHSM:
+    """A SoftHSM2 installation of one folder; ``SOFTHSM2_CONF`` names it while it is in use."""
+
+    folder: Path
+
+    @property
+    def pin_file(self) -> Path:
+        return self.folder / "pin"
+
+    def make(self, label: str) -> str:
+        """A fresh token; returns its connection URI."""
+        command = ["softhsm2-util", "--init-token", "--free", "--label", label]
+        command += ["--so-pin", _OFFICER, "--pin", PIN]
+        subprocess.run(command, check=True, capture_output=True)  # noqa: S603 # a fixed command
+        return f"pkcs11://{label}?module={MODULE}&pin-file={self.pin_file}"
+
+
+@contextmanager
+def softhsm(folder: Path, *, settings: str = "") -> Generator[SoftHSM]:
+    """SoftHSM2 with its tokens in ``folder``. The module reads its configuration when it is initialised,
+    so this process's is finalised afterwards.
+    """
+    tokens = folder / "tokens"
+    tokens.mkdir(parents=True)
+    configuration = folder / "softhsm2.conf"
+    configuration.write_text(f"directories.tokendir = {tokens}\nlog.level = ERROR\n{settings}")
+    found = SoftHSM(folder)
+    found.pin_file.touch(mode=0o600)
+    found.pin_file.write_text(PIN + "\n")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SOFTHSM2_CONF", str(configuration))
+        try:
+            yield found
+        finally:
+            pkcs11.lib(str(MODULE)).finalize()
