@@ -44,7 +44,7 @@ class SoftHSM:
         return self.folder / "pin"
 
     def make(self, label: str) -> str:
-        """A fresh token; returns its connection URI."""
+        """A fresh token; returns its connection URI. A module that is in use does not see new tokens."""
         command = ["softhsm2-util", "--init-token", "--free", "--label", label]
         command += ["--so-pin", _OFFICER, "--pin", PIN]
         subprocess.run(command, check=True, capture_output=True)  # noqa: S603 # a fixed command
@@ -52,14 +52,19 @@ class SoftHSM:
 
 
 @contextmanager
-def softhsm(folder: Path, *, settings: str = "") -> Generator[SoftHSM]:
-    """SoftHSM2 with its tokens in ``folder``. The module reads its configuration when it is initialised,
-    so this process's is finalised afterwards.
+def softhsm(folder: Path, *, without: str | None = None) -> Generator[SoftHSM]:
+    """SoftHSM2 with its tokens in ``folder``, for this process and those it starts.
+
+    Args:
+        without: a mechanism to leave out.
     """
     tokens = folder / "tokens"
     tokens.mkdir(parents=True)
+    lines = [f"directories.tokendir = {tokens}", "log.level = ERROR"]
+    if without is not None:
+        lines.append(f"slots.mechanisms = -CKM_MD5,{without}")  # SoftHSM 2.6.1 passes over the first one
     configuration = folder / "softhsm2.conf"
-    configuration.write_text(f"directories.tokendir = {tokens}\nlog.level = ERROR\n{settings}")
+    configuration.write_text("\n".join(lines) + "\n")
     found = SoftHSM(folder)
     found.pin_file.touch(mode=0o600)
     found.pin_file.write_text(PIN + "\n")
@@ -68,4 +73,5 @@ def softhsm(folder: Path, *, settings: str = "") -> Generator[SoftHSM]:
         try:
             yield found
         finally:
+            # The module reads its configuration when it is initialised: the next folder needs it anew.
             pkcs11.lib(str(MODULE)).finalize()

@@ -23,7 +23,7 @@ from anykms_contract import (
     WrappingContract,
 )
 from anykms_pkcs11 import PKCS11Provider
-from softhsm import SoftHSM, require_softhsm, softhsm
+from softhsm import require_softhsm, softhsm
 
 require_softhsm()
 
@@ -51,20 +51,20 @@ def bound(uri: str) -> Harness:
 
 
 @pytest.fixture(scope="module")
-def tokens(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SoftHSM]:
-    with softhsm(tmp_path_factory.mktemp("softhsm")) as found:
-        yield found
+def uris(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
+    with softhsm(tmp_path_factory.mktemp("softhsm")) as installed:
+        yield installed.make("contract"), installed.make("other")
 
 
 @pytest.fixture(scope="module")
-def harness(tokens: SoftHSM) -> Iterator[Harness]:
-    with bound(tokens.make("contract")) as opened:
+def harness(uris: tuple[str, str]) -> Iterator[Harness]:
+    with bound(uris[0]) as opened:
         yield opened
 
 
 @pytest.fixture(scope="module")
-def harnesses(harness: Harness, tokens: SoftHSM) -> Iterator[tuple[Harness, Harness]]:
-    with bound(tokens.make("other")) as other:
+def harnesses(harness: Harness, uris: tuple[str, str]) -> Iterator[tuple[Harness, Harness]]:
+    with bound(uris[1]) as other:
         yield harness, other
 
 
