@@ -454,8 +454,8 @@ class PKCS11Provider:
         return Version(object_id.hex(), self._now(), spki), item
 
     def _object(self, info: KeyInfo, version: Version) -> Any:
-        kind = ObjectClass.SECRET_KEY if version.spki is None else ObjectClass.PRIVATE_KEY
-        return self._token.key(kind, spec_of(info.algorithm).key_type, version.object_id)
+        spec = spec_of(info.algorithm)
+        return self._token.usable_key(_class(version), spec.key_type, version.object_id, spec.usage)
 
     def _use(self, info: KeyInfo, version: Version, function: Callable[[Any], bytes]) -> bytes:
         """``function`` of the version's object; a handle that is stale is asked for again."""
@@ -467,9 +467,10 @@ class PKCS11Provider:
 
     def _allow(self, record: Record, usable: bool) -> None:
         """Give every version's object its usage, or take it away."""
+        spec = spec_of(record.info.algorithm)
         for version in record.versions:
-            item = self._object(record.info, version)
-            for attribute in spec_of(record.info.algorithm).usage:
+            item = self._token.find_key(_class(version), spec.key_type, version.object_id)
+            for attribute in spec.usage:
                 if item[attribute] is not usable:
                     item[attribute] = usable
 
@@ -604,6 +605,10 @@ def _gcm(info: KeyInfo, iv: bytes, aad: bytes) -> dict[str, Any]:
         "mechanism": spec_of(info.algorithm).mechanism,
         "mechanism_param": GCMParams(iv, aad, _TAG_SIZE * 8),
     }
+
+
+def _class(version: Version) -> ObjectClass:
+    return ObjectClass.SECRET_KEY if version.spki is None else ObjectClass.PRIVATE_KEY
 
 
 def _version(record: Record, version: str | None) -> Version | None:

@@ -24,6 +24,10 @@ from anykms.errors import (
     UnsupportedOperationError,
 )
 
+USAGE_GONE: Final = (
+    "the token's object may not be used for this: its usage was taken away outside of anykms, or by a change that "
+    "did not finish; enable the key again"
+)
 _PIN: Final = (UnauthenticatedError, "the token refuses the PIN")
 _LOCKED: Final = (
     UnauthenticatedError,
@@ -88,10 +92,7 @@ _TABLE: Final[Mapping[type[sdk.PKCS11Error], tuple[type[KMSError], str]]] = {
 
 _BY_NUMBER: Final[Mapping[str, tuple[type[KMSError], str]]] = {
     # CKR_KEY_FUNCTION_NOT_PERMITTED: the object's usage was taken away, as for a disabled key.
-    "Unmapped error code 0x68": (
-        KeyStateError,
-        "the token's object may not be used for this; disable and enable the key to restore its usage",
-    ),
+    "Unmapped error code 0x68": (KeyStateError, USAGE_GONE),
     "Unmapped error code 0x140": _MECHANISM,  # CKR_CURVE_NOT_SUPPORTED
 }
 

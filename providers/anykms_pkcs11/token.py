@@ -25,13 +25,14 @@ from pkcs11 import exceptions as sdk
 from anykms.errors import (
     ConflictError,
     InvalidArgumentError,
+    KeyStateError,
     KeystoreError,
     UnauthenticatedError,
     UnavailableError,
     UnsupportedOperationError,
 )
 from anykms.provider import Capability
-from anykms_pkcs11.errors import translate
+from anykms_pkcs11.errors import USAGE_GONE, translate
 from anykms_pkcs11.records import TAG_SIZE, authenticated, edited
 from anykms_pkcs11.specs import capabilities_of, level_of
 
@@ -40,7 +41,7 @@ APPLICATION: Final = "anykms"
 _STORE: Final = "anykms/store"
 _LOCK_LEASE: Final = 60
 """Seconds after which a lock is taken for one that a dead process left."""
-_LOCK_ATTEMPTS: Final = 12
+_LOCK_ATTEMPTS: Final = 25
 _REMEMBERED: Final = 4096
 
 Pin = Callable[[], str]
@@ -231,7 +232,7 @@ class Token:
             if not self._rivals(label, nonce):
                 return mine
             mine.destroy()
-            time.sleep(secrets.SystemRandom().uniform(0.01, 0.15))
+            time.sleep(secrets.SystemRandom().uniform(0.01, 0.2))
         raise ConflictError(f"another process is changing {label.removeprefix('anykms/lock/')}")
 
     def _rivals(self, label: str, nonce: bytes) -> int:
@@ -291,15 +292,12 @@ class Token:
 
     # Keys
 
-    def key(self, key_class: ObjectClass, key_type: KeyType, object_id: str) -> Any:
+    def find_key(self, key_class: ObjectClass, key_type: KeyType, object_id: str) -> Any:
         """The object of a key version, once it is known to have been made on the token and never left it.
 
         Raises:
             KeystoreError: missing, twice there, or of another kind.
         """
-        known = self._handles.get(("key", object_id))
-        if known is not None:
-            return known
         found = list(
             self._session.get_objects({Attribute.CLASS: key_class, Attribute.ID: bytes.fromhex(object_id)})
         )
@@ -312,8 +310,24 @@ class Token:
         )
         if item[Attribute.KEY_TYPE] is not key_type or not born_here:
             raise edited(f"the object with CKA_ID {object_id} is not the one that anykms made")
-        self._handles["key", object_id] = item
         return item
+
+    def usable_key(
+        self, key_class: ObjectClass, key_type: KeyType, object_id: str, usage: tuple[Attribute, ...]
+    ) -> Any:
+        """The same with its usage attributes, remembered; python-pkcs11 gives methods only to such an object.
+
+        Raises:
+            KeystoreError: see ``find_key``.
+            KeyStateError: an attribute was taken away outside of anykms.
+        """
+        known = self._handles.get(("key", object_id))
+        if known is None:
+            known = self.find_key(key_class, key_type, object_id)
+            if not all(known[attribute] for attribute in usage):
+                raise KeyStateError(USAGE_GONE)
+            self._handles["key", object_id] = known
+        return known
 
     def adopt(self, object_id: str, item: Any) -> None:
         """Remember the object just made."""
@@ -357,7 +371,7 @@ class Token:
         if len(found) > 1 or len(object_id) != 16 or not re.fullmatch(rb"[a-z2-7]{26}", store_id):
             raise edited(f"there are several objects {_STORE}, or it is malformed")
         try:
-            self._mac_key = self.key(ObjectClass.SECRET_KEY, KeyType.GENERIC_SECRET, object_id.hex())
+            self._mac_key = self.find_key(ObjectClass.SECRET_KEY, KeyType.GENERIC_SECRET, object_id.hex())
             self._believed(_STORE, found)
         except BaseException:
             self._mac_key = None
