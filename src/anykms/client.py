@@ -142,9 +142,13 @@ class _Session:
     def describe(self, info: KeyInfo, deadline: Deadline | None = None) -> KeyStatus:
         """The live status, remembered for ``state_ttl`` seconds."""
         uri = str(info.uri)
-        status = self.call(
-            Operation.DESCRIBE_KEY, uri, lambda: self.provider.describe_key(info), deadline=deadline
-        )
+        try:
+            status = self.call(
+                Operation.DESCRIBE_KEY, uri, lambda: self.provider.describe_key(info), deadline=deadline
+            )
+        except KeyDestroyedError:
+            self.forget(info)
+            raise
         self._statuses[uri] = (status, self.retry.clock() + self.state_ttl)
         if status.state is KeyState.DESTROYED:
             raise _state_error(status, self.provider.scheme, Operation.DESCRIBE_KEY, uri)
@@ -715,7 +719,8 @@ class Key:
         try:
             return self._call(Operation.DECRYPT, lambda: self._session.provider.decrypt(info, data))
         except InvalidCiphertextError as error:
-            raise self._located(InvalidCiphertextError(NOT_AUTHENTIC), Operation.DECRYPT) from error
+            told = InvalidCiphertextError(NOT_AUTHENTIC, request_id=error.request_id)
+            raise self._located(told, Operation.DECRYPT) from error
 
     def wrap(self, data_key: BytesLike, *, context: Mapping[str, str]) -> bytes:
         """Wrap a 32-byte key, bound to ``context``. Only ``unwrap`` opens it; a Keyring does not.

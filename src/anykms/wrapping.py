@@ -142,7 +142,9 @@ def unwrap_data_key(key: Wrapper, wrapped: WrappedKey, *, bind: bytes, pairs: Ma
         intermediate = _exactly_32(key.unwrap(wrapped.wrapped, version, _NO_CONTEXT))
         cipher = _intermediate_cipher(intermediate, bind)
         return _exactly_32(cipher.decrypt(_SINGLE_USE_NONCE, wrapped.data_key, bind))
-    except (InvalidCiphertextError, InvalidSignatureError, InvalidTag) as error:
+    except InvalidCiphertextError as error:
+        raise InvalidCiphertextError(NOT_AUTHENTIC, request_id=error.request_id) from error
+    except (InvalidSignatureError, InvalidTag) as error:
         raise InvalidCiphertextError(NOT_AUTHENTIC) from error
 
 
