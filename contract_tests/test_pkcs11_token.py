@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -679,3 +680,23 @@ def test_every_return_value_becomes_an_error_of_the_contract(name: str) -> None:
     found = translate(_return_values()[name]())
     assert isinstance(found, KMSError)
     assert (type(found) is ProviderError) is (name in _NEVER_MAPPED.split())
+
+
+# The document
+
+
+def test_the_documents_steps_work(tmp_path: Path) -> None:
+    page = Path(__file__).resolve().parent.parent / "docs" / "providers" / "pkcs11.md"
+    (block,) = re.findall(r"^```sh\n(.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL)
+    environment = {name: value for name, value in os.environ.items() if name != "SOFTHSM2_CONF"}
+    path = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
+    done = subprocess.run(  # noqa: S603 # our own document
+        ["bash", "-e", "-c", block],  # noqa: S607 # any bash
+        cwd=tmp_path,
+        env={**environment, "HOME": str(tmp_path), "PATH": path},
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "4111 1111 1111 1111"
