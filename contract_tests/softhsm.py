@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import tempfile
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -58,8 +59,13 @@ def softhsm(folder: Path, *, without: str | None = None) -> Generator[SoftHSM]:
     Args:
         without: a mechanism to leave out.
     """
-    tokens = folder / "tokens"
-    tokens.mkdir(parents=True)
+    folder.mkdir(exist_ok=True)
+    memory = Path("/dev/shm")  # noqa: S108 # the folder made there is ours alone; SoftHSM syncs each write to disk
+    with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else folder) as tokens:
+        yield from _installed(folder, tokens, without)
+
+
+def _installed(folder: Path, tokens: str, without: str | None) -> Generator[SoftHSM]:
     lines = [f"directories.tokendir = {tokens}", "log.level = ERROR"]
     if without is not None:
         lines.append(f"slots.mechanisms = -CKM_MD5,{without}")  # SoftHSM 2.6.1 passes over the first one

@@ -188,9 +188,9 @@ class PKCS11Provider:
             )
         if template.purpose not in algorithm.spec.purposes:
             raise InvalidArgumentError(f"algorithm {algorithm} does not serve {template.purpose}")
-        with self._calls():
+        with self._calls(), self._token.writing():
             _check_free(self._settled(name), name)
-            # Made before the lock is taken: RSA takes seconds.
+            # Made before the lock with its lease is taken: RSA takes seconds.
             version, item = self._generate(algorithm, template.key_size, name, 1)
             try:
                 with self._locked(name):
@@ -537,28 +537,29 @@ class PKCS11Provider:
                 yield self._known(info, self._record(info.name))
 
     def _rotate(self, info: KeyInfo, *, due_only: bool) -> Record:
-        record = self._known(info, self._record(info.name))
-        _forbid(record, pending=True, disabled=True)
-        version, item = self._generate(info.algorithm, info.key_size, info.name, len(record.versions) + 1)
-        try:
-            with self._locked(info.name):
-                record = self._known(info, self._record(info.name))
-                _forbid(record, pending=True, disabled=True)
-                if due_only and not self._is_rotation_due(record):
-                    item.destroy()  # another process was first
-                    return record
-                period = record.rotation_period
-                record = replace(
-                    record,
-                    versions=(*record.versions, version),
-                    next_rotation_at=None if period is None else version.created_at + period * _DAY,
-                )
-                self._put(record)
-        except BaseException:
-            with contextlib.suppress(PKCS11Error):
-                item.destroy()
-            raise
-        self._token.adopt(version.object_id, item)
+        with self._token.writing():
+            record = self._known(info, self._record(info.name))
+            _forbid(record, pending=True, disabled=True)
+            version, item = self._generate(info.algorithm, info.key_size, info.name, len(record.versions) + 1)
+            try:
+                with self._locked(info.name):
+                    record = self._known(info, self._record(info.name))
+                    _forbid(record, pending=True, disabled=True)
+                    if due_only and not self._is_rotation_due(record):
+                        item.destroy()  # another process was first
+                        return record
+                    period = record.rotation_period
+                    record = replace(
+                        record,
+                        versions=(*record.versions, version),
+                        next_rotation_at=None if period is None else version.created_at + period * _DAY,
+                    )
+                    self._put(record)
+            except BaseException:
+                with contextlib.suppress(PKCS11Error):
+                    item.destroy()
+                raise
+            self._token.adopt(version.object_id, item)
         return record
 
     def _destroy_overdue(self) -> None:

@@ -6,6 +6,7 @@ at a time. A login is the whole process's, so connections to one token share it,
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import hmac
 import os
@@ -42,6 +43,8 @@ _STORE: Final = "anykms/store"
 _LOCK_LEASE: Final = 60
 """Seconds after which a lock is taken for one that a dead process left."""
 _LOCK_ATTEMPTS: Final = 25
+_WRITE_WAIT: Final = 30
+"""Seconds: as long as a card may take to make an RSA key."""
 _REMEMBERED: Final = 4096
 
 Pin = Callable[[], str]
@@ -52,6 +55,7 @@ Pin = Callable[[], str]
 class _Library:
     """A loaded module and who calls it."""
 
+    path: str
     module: Any
     lock: threading.RLock = field(default_factory=threading.RLock)
 
@@ -75,7 +79,7 @@ _pid_of_module: dict[str, int] = {}
 
 def _library(path: str) -> _Library:
     if path not in _libraries:
-        _libraries[path] = _Library(_load(path))
+        _libraries[path] = _Library(path, _load(path))
     elif not _libraries[path].module.initialized:
         _libraries[path].module.initialize()
     return _libraries[path]
@@ -101,6 +105,7 @@ class Token:
         self._pid = os.getpid()
         self._users = 0
         self._pin_check = b""
+        self._abandoned = False
         self._handles: dict[tuple[str, str], Any] = {}
         self._authentic: set[bytes] = set()
         """SHA-256 of values whose MAC was found right: asking the token once for each is enough."""
@@ -112,6 +117,7 @@ class Token:
         self._generations: dict[str, int] = {}
         """The highest generation seen of each object of ours."""
         self._locks: set[str] = set()
+        self._writing = 0
         self.allowances: dict[str, tuple[int, int]] = {}
         """By object id: wraps that this process may still make, and how many it set aside last."""
 
@@ -123,8 +129,8 @@ class Token:
                 "a PKCS#11 connection does not survive a fork; connect again in the new process"
             )
         with self._library.lock:
-            if self._users == 0:
-                raise InvalidArgumentError("the connection to the token is closed")
+            if self._abandoned:
+                raise UnavailableError("the session with the token has ended; connect again")
             try:
                 yield self._session
             except PKCS11Error as error:
@@ -137,6 +143,10 @@ class Token:
         except PKCS11Error:
             return False
         return True
+
+    def abandon(self) -> None:
+        """Never call the token through this session again: it has ended, and its number may be another's now."""
+        self._abandoned = True
 
     # Data objects
 
@@ -157,6 +167,9 @@ class Token:
             except (sdk.ObjectHandleInvalid, sdk.AttributeTypeInvalid):
                 del self._handles["data", label]
         found = self._find(label)
+        if not found and not self._writing:
+            with self.writing():  # a look in the middle of another process's change may see neither object
+                found = self._find(label)
         if len(found) > 1:
             with self.locked(label):
                 found = self._find(label)
@@ -187,6 +200,7 @@ class Token:
     def _believed(self, label: str, found: list[Any]) -> bytes | None:
         seen = self._generations.get(label, 0)
         if not found:
+            self._check_login()
             if seen:
                 raise edited(f"the object {label} is gone")
             return None
@@ -199,14 +213,47 @@ class Token:
 
     def labels(self, prefix: str) -> list[str]:
         """The labels of our objects that begin so, sorted; each once."""
-        found = self._session.get_objects(
-            {Attribute.CLASS: ObjectClass.DATA, Attribute.APPLICATION: APPLICATION}
-        )
-        return sorted({label for item in found if (label := _text(item)).startswith(prefix)})
+        ours = {Attribute.CLASS: ObjectClass.DATA, Attribute.APPLICATION: APPLICATION}
+        with self.writing():  # not in the middle of a change
+            found = {_text(item) for item in self._session.get_objects(ours)}
+        if _STORE not in found:
+            self._check_login()
+        return sorted(label for label in found if label.startswith(prefix))
+
+    def _check_login(self) -> None:
+        """Raises UnauthenticatedError if nothing is found because private objects are out of sight."""
+        if self.store_id and not self._find(_STORE):
+            raise UnauthenticatedError("the login to the token has ended; connect again")
+
+    @contextmanager
+    def writing(self) -> Generator[None]:
+        """Keeps this host's other processes from writing to tokens of the module. Every write is inside.
+
+        SoftHSM needs it: a process that writes takes the token's generation for known, and so overlooks the objects
+        that another process made since it last looked. So only one process writes at a time, and looks first.
+        The lock is flock(2) on the module's own file, which all users of the module can read.
+
+        Raises:
+            ConflictError: others write all the time.
+        """
+        if self._writing:
+            yield
+            return
+        descriptor = os.open(self._library.path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            _wait_for(descriptor)
+            self._find(_STORE)
+            self._writing += 1
+            try:
+                yield
+            finally:
+                self._writing -= 1
+        finally:
+            os.close(descriptor)
 
     @contextmanager
     def locked(self, label: str) -> Generator[None]:
-        """Keeps other processes from changing what the label names.
+        """Keeps all others, those of other hosts too, from changing what the label names.
 
         The lock is an object on the token: who makes it and finds no other one has it.
 
@@ -216,24 +263,26 @@ class Token:
         if label in self._locks:  # by this thread: the module's lock is held around it
             yield
             return
-        mine = self._take(label.replace("anykms/", "anykms/lock/", 1))
-        self._locks.add(label)
-        try:
-            yield
-        finally:
-            self._locks.discard(label)
-            with suppress(sdk.ObjectHandleInvalid):
-                mine.destroy()
+        with self.writing():
+            mine = self._take(label.replace("anykms/", "anykms/lock/", 1))
+            self._locks.add(label)
+            try:
+                yield
+            finally:
+                self._locks.discard(label)
+                with suppress(sdk.ObjectHandleInvalid):
+                    mine.destroy()
 
     def _take(self, label: str) -> Any:
         for _ in range(_LOCK_ATTEMPTS):
             nonce = os.urandom(16)
-            mine = self._create(label, int(time.time()).to_bytes(8) + nonce)
             if not self._rivals(label, nonce):
-                return mine
-            mine.destroy()
+                mine = self._create(label, int(time.time()).to_bytes(8) + nonce)
+                if not self._rivals(label, nonce):
+                    return mine
+                mine.destroy()
             time.sleep(secrets.SystemRandom().uniform(0.01, 0.2))
-        raise ConflictError(f"another process is changing {label.removeprefix('anykms/lock/')}")
+        raise ConflictError(f"another host is changing {label.removeprefix('anykms/lock/')}")
 
     def _rivals(self, label: str, nonce: bytes) -> int:
         rivals = 0
@@ -415,8 +464,22 @@ class Token:
             for key, token in list(_tokens.items()):
                 if token is self:
                     del _tokens[key]
-            with suppress(PKCS11Error):  # a token that is gone has logged us out itself
-                self._session.close()
+            if not self._abandoned:
+                with suppress(PKCS11Error):  # a token that is gone has logged us out itself
+                    self._session.close()
+
+
+def _wait_for(descriptor: int) -> None:
+    deadline = time.monotonic() + _WRITE_WAIT
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                raise ConflictError("other processes are writing to tokens of this module") from None
+            time.sleep(secrets.SystemRandom().uniform(0.001, 0.02))
+        else:
+            return
 
 
 _check_key: Final = os.urandom(32)
@@ -469,6 +532,9 @@ def _the_one(found: list[pkcs11.Token], label: str) -> pkcs11.Token:
 def _open(path: str, library: _Library, found: pkcs11.Token, pin: str, *, create: bool) -> Token:
     where = path, found.slot.slot_id
     token = _tokens.get(where)
+    if token is not None and not token.works():
+        token.abandon()
+        token = None
     if token is None:
         mechanisms = found.slot.get_mechanisms()
         if not {Mechanism.SHA256_HMAC, Mechanism.GENERIC_SECRET_KEY_GEN} <= mechanisms:
