@@ -7,7 +7,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -21,6 +21,7 @@ from pkcs11 import Attribute, KeyType, Mechanism, ObjectClass, exceptions
 from pkcs11.mechanisms import GCMParams
 
 import anykms_pkcs11
+from anykms.algorithms import KeyPurpose
 from anykms.client import KMSClient
 from anykms.errors import (
     ConflictError,
@@ -37,7 +38,7 @@ from anykms.errors import (
     UnavailableError,
     UnsupportedOperationError,
 )
-from anykms.keys import ConnectionURI, KeyConf, KeyInfo, KeyPurpose, KeyState
+from anykms.keys import ConnectionURI, KeyConf, KeyInfo, KeyState
 from anykms.provider import Operation
 from anykms.registry import connect
 from anykms.retrying import RetryPolicy
@@ -66,7 +67,7 @@ class Store:
         return datetime.now(UTC) + self.ahead
 
     @contextmanager
-    def raw(self) -> Iterator[pkcs11.Session]:
+    def raw(self) -> Generator[pkcs11.Session]:
         """Another PKCS#11 application's view; the login is the process's, so it is made if nobody made it."""
         token = pkcs11.lib(str(MODULE)).get_token(token_label=self.label)
         try:

@@ -19,6 +19,7 @@ from pkcs11.mechanisms import GCMParams
 
 from anykms.algorithms import Algorithm, KeyPurpose
 from anykms.errors import (
+    ConflictError,
     IntegrityError,
     InvalidArgumentError,
     InvalidCiphertextError,
@@ -564,7 +565,7 @@ class PKCS11Provider:
 
     def _destroy_overdue(self) -> None:
         """A key that nobody asks for again goes when the token is next connected to."""
-        with contextlib.suppress(UnavailableError):
+        with contextlib.suppress(ConflictError, UnavailableError):  # a later access does it
             list(self.list_keys())
 
     def _destroy(self, name: str) -> Record:
