@@ -20,12 +20,12 @@ PIN: Final = "anykms-test-1234"
 _OFFICER: Final = "officer-5678"
 
 
-def require_softhsm() -> None:
+def require_softhsm(module: Path = MODULE) -> None:
     """Name the calling module as not run where SoftHSM2 is not installed; in CI that is a failure.
 
     Called while a test module is imported, so that no test of it is skipped one by one.
     """
-    if MODULE.exists():
+    if module.exists():
         return
     if os.environ.get("CI") == "true":
         pytest.fail("CI needs the Debian package softhsm2", pytrace=False)
@@ -44,12 +44,16 @@ class SoftHSM:
     def pin_file(self) -> Path:
         return self.folder / "pin"
 
-    def make(self, label: str) -> str:
-        """A fresh token; returns its connection URI. A module that is in use does not see new tokens."""
+    def make(self, label: str, *, spelt: str | None = None) -> str:
+        """A fresh token; returns its connection URI. A module that is in use does not see new tokens.
+
+        Args:
+            spelt: the label as the URI has it, where that differs.
+        """
         command = ["softhsm2-util", "--init-token", "--free", "--label", label]
         command += ["--so-pin", _OFFICER, "--pin", PIN]
         subprocess.run(command, check=True, capture_output=True)  # noqa: S603 # a fixed command
-        return f"pkcs11://{label}?module={MODULE}&pin-file={self.pin_file}"
+        return f"pkcs11://{spelt or label}?module={MODULE}&pin-file={self.pin_file}"
 
 
 @contextmanager

@@ -348,6 +348,14 @@ def test_a_lost_object_is_a_keystore_error(store: Store, client: KMSClient) -> N
         key.sign(b"message")
 
 
+def test_a_mac_key_that_may_not_sign_is_noticed(store: Store) -> None:
+    store.open().close()
+    with store.raw() as session:
+        one(session, {Attribute.LABEL: "anykms/mac"})[Attribute.SIGN] = False
+    with pytest.raises(KeyStateError, match="usage"):
+        store.open()
+
+
 def test_an_edited_store_object_is_noticed(store: Store) -> None:
     store.open().close()
     with store.raw() as session:
@@ -433,6 +441,13 @@ def test_a_token_without_our_objects_needs_create(store: Store) -> None:
     connect(store.uri, create=True).close()
     with connect(store.uri) as client:
         assert list(client.list_keys()) == []
+
+
+@pytest.mark.parametrize(
+    ("label", "spelling"), [("My Token", "my-token"), ("HSM_1 (Berlin)", "hsm-1-berlin"), ("a.b", "a.b")]
+)
+def test_a_label_has_one_spelling_in_the_uri(tokens: SoftHSM, label: str, spelling: str) -> None:
+    connect(tokens.make(label, spelt=spelling), create=True).close()
 
 
 def test_tokens_of_one_label_are_told_apart_by_serial(tokens: SoftHSM) -> None:

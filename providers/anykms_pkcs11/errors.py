@@ -11,7 +11,7 @@ from typing import Final
 from pkcs11 import exceptions as sdk
 
 from anykms.errors import (
-    IntegrityError,
+    InvalidArgumentError,
     KeyStateError,
     KeystoreError,
     KeyUsageError,
@@ -86,8 +86,8 @@ _TABLE: Final[Mapping[type[sdk.PKCS11Error], tuple[type[KMSError], str]]] = {
     sdk.KeyHandleInvalid: _MISSING,
     sdk.ObjectHandleInvalid: _MISSING,
     sdk.KeyTypeInconsistent: _UNFIT,
-    sdk.DataInvalid: (IntegrityError, "the token does not take the data"),
-    sdk.DataLenRange: (IntegrityError, "the token does not take data of this length"),
+    sdk.DataInvalid: (InvalidArgumentError, "the token does not take this message"),
+    sdk.DataLenRange: (InvalidArgumentError, "the token does not take a message of this length"),
 }
 
 _BY_NUMBER: Final[Mapping[str, tuple[type[KMSError], str]]] = {

@@ -420,7 +420,9 @@ class Token:
         if len(found) > 1 or len(object_id) != 16 or not re.fullmatch(rb"[a-z2-7]{26}", store_id):
             raise edited(f"there are several objects {_STORE}, or it is malformed")
         try:
-            self._mac_key = self.find_key(ObjectClass.SECRET_KEY, KeyType.GENERIC_SECRET, object_id.hex())
+            self._mac_key = self.usable_key(
+                ObjectClass.SECRET_KEY, KeyType.GENERIC_SECRET, object_id.hex(), (Attribute.SIGN,)
+            )
             self._believed(_STORE, found)
         except BaseException:
             self._mac_key = None
