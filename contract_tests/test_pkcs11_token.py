@@ -9,7 +9,7 @@ import subprocess
 import sys
 from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -583,6 +583,29 @@ def test_no_change_of_two_processes_is_lost(store: Store, client: KMSClient) -> 
     assert client.key(info).unwrap(wrapped, context={}) == SECRET
     with store.raw() as session:
         assert list(session.get_objects({Attribute.LABEL: "anykms/lock/key/orders"})) == []
+
+
+_TOGGLE = """
+import sys, anykms
+with anykms.connect(sys.argv[1]) as client:
+    info = client.get_key("orders")
+    for _ in range(25):
+        client.disable_key(info)
+        client.enable_key(info)
+"""
+
+
+def test_reads_in_the_middle_of_changes_see_one_state_or_the_other(store: Store, client: KMSClient) -> None:
+    info = wrapping_key(client)
+    key = client.key(info)
+    with subprocess.Popen([sys.executable, "-c", _TOGGLE, store.uri]) as toggling:  # noqa: S603 # a script of this file
+        while toggling.poll() is None:
+            with suppress(KeyDisabledError):
+                key.wrap(SECRET, context={})
+            assert [found.name for found in client.list_keys()] == ["orders"]
+            assert client.get_key("orders") == info
+    assert toggling.returncode == 0
+    assert client.describe_key(info).state is KeyState.ENABLED
 
 
 def test_a_change_by_another_process_is_seen_at_once(store: Store, client: KMSClient) -> None:

@@ -58,6 +58,7 @@ from anykms.provider import (
     WrapContext,
     Wrapped,
 )
+from anykms_pkcs11.errors import is_state
 from anykms_pkcs11.records import Record, Version, edited, fingerprint
 from anykms_pkcs11.specs import generate, spec_of
 from anykms_pkcs11.token import Pin, Token, open_token
@@ -459,12 +460,15 @@ class PKCS11Provider:
         return self._token.usable_key(_class(version), spec.key_type, version.object_id, spec.usage)
 
     def _use(self, info: KeyInfo, version: Version, function: Callable[[Any], bytes]) -> bytes:
-        """``function`` of the version's object; a handle that is stale is asked for again."""
+        """``function`` of the version's object; once more if its handle is stale or its usage was just given back."""
         try:
             return function(self._object(info, version))
-        except (sdk.ObjectHandleInvalid, sdk.KeyHandleInvalid):
-            self._token.forget(version.object_id)
-            return function(self._object(info, version))
+        except (PKCS11Error, KeyStateError) as error:
+            if not isinstance(error, (sdk.ObjectHandleInvalid, sdk.KeyHandleInvalid)) and not is_state(error):
+                raise
+        self._enabled(info)  # another process may have disabled or destroyed the key since we looked
+        self._token.forget(version.object_id)
+        return function(self._object(info, version))
 
     def _allow(self, record: Record, usable: bool) -> None:
         """Give every version's object its usage, or take it away."""

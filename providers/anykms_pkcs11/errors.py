@@ -104,3 +104,8 @@ def translate(error: sdk.PKCS11Error) -> KMSError:
         return ProviderError(f"an unmapped {type(error).__name__} of the token: {ascii(str(error))[:80]}")
     kind, text = row
     return kind(f"{text} ({type(error).__name__})")
+
+
+def is_state(error: sdk.PKCS11Error | KMSError) -> bool:
+    """Whether the token, or we, refused an object because its usage is not there: the key's state tells why."""
+    return type(translate(error) if isinstance(error, sdk.PKCS11Error) else error) is KeyStateError

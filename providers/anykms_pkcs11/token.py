@@ -249,6 +249,7 @@ class Token:
             finally:
                 self._writing -= 1
         finally:
+            fcntl.flock(descriptor, fcntl.LOCK_UN)  # a child forked meanwhile has the descriptor too
             os.close(descriptor)
 
     @contextmanager
