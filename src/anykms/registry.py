@@ -15,7 +15,7 @@ from anykms.provider import Provider
 from anykms.retrying import RetryPolicy
 
 GROUP = "anykms.providers"
-_EXTRAS = {"awskms": "aws", "gcpkms": "gcp", "azurekms": "azure"}
+_EXTRAS = {"awskms": "aws", "gcpkms": "gcp", "azurekms": "azure", "pkcs11": "pkcs11"}
 
 
 class ProviderClass(Protocol):
