@@ -998,6 +998,10 @@ class DataKeyWrapper:
         """A deadline of the key's own retry policy."""
         return self._session.retry.start()
 
+    def allow(self, operation: Operation) -> None:
+        """Raises what ``Key.allow`` raises; for uses that a kept data key spares the provider."""
+        self._key.allow(operation)
+
     def until(self, deadline: Deadline) -> DataKeyWrapper:
         """The same key, every call of it within ``deadline``."""
         return DataKeyWrapper(self._key, deadline)

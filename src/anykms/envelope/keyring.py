@@ -60,7 +60,7 @@ from anykms.errors import (
 from anykms.keys import KeyInfo, KeyURI
 from anykms.payload import BytesLike, buffer, octets
 from anykms.policy import Policy
-from anykms.provider import DATA_KEY_SIZE
+from anykms.provider import DATA_KEY_SIZE, Operation
 from anykms.wrapping import RSA_WITH_SENDER, WrappedKey, unwrap_data_key, wrap_algorithm
 
 _TRY_NEXT: Final = (
@@ -253,6 +253,7 @@ class Keyring:
         cache = self._cache
         if cache is None:
             return self.prepare(context, required)
+        self.allow_writing()
         if isinstance(required, (str, bytes)):
             raise TypeError("required is a collection of context names, not one str")
         ctx = canonicalise(context)[1]
@@ -275,6 +276,11 @@ class Keyring:
         if not isinstance(found, Prepared) or found.slot != slot:
             raise _misplaced()
         return found
+
+    def allow_writing(self) -> None:
+        """Raises what ``Key.allow`` raises for any key that new messages are made for."""
+        for wrapper in self._recipients.values():
+            wrapper.allow(Operation.WRAP)
 
     def _wrap_calls(self) -> int:
         algorithms = [wrap_algorithm(wrapper.info) for wrapper in self._recipients.values()]
@@ -406,11 +412,12 @@ class Keyring:
         )
 
     def check_again(self, facts: HeaderFacts, min_generation: int) -> None:
-        """Every rule that a header opened before may break by now, or under this policy.
+        """Every rule that a header opened before may break by now, or under this policy and these keys' guards.
 
         Raises:
             PolicyError, StaleMessageError: it does.
         """
+        self._wrappers[facts.key.uri.without_version()].allow(Operation.UNWRAP)
         self._policy.check_message(
             suite=facts.suite, created=facts.created, recipients=facts.recipients, now=self._clock()
         )

@@ -172,6 +172,7 @@ class Record:
             raise PolicyError(
                 "a record whose id the application did not name may only be read: pass record_id"
             )
+        self._ring.allow_writing()
         opened = self._opened(len(data))
         if not self._pin.made_here and not opened.facts.sender_authenticated:
             raise PolicyError(
