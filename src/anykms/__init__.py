@@ -9,6 +9,11 @@ TYPE_CHECKING = False  # checkers read it as True; the module typing is not load
 if TYPE_CHECKING:
     from anykms.algorithms import Algorithm as Algorithm
     from anykms.algorithms import KeyPurpose as KeyPurpose
+    from anykms.audit import AuditEvent as AuditEvent
+    from anykms.audit import AuditFile as AuditFile
+    from anykms.audit import AuditSink as AuditSink
+    from anykms.audit import LoggingSink as LoggingSink
+    from anykms.audit import OpenTelemetrySink as OpenTelemetrySink
     from anykms.client import Key as Key
     from anykms.client import KMSClient as KMSClient
     from anykms.envelope.cache import CacheCounters as CacheCounters
@@ -46,6 +51,13 @@ _HOMES = {
     "anykms.algorithms": (
         "Algorithm",
         "KeyPurpose",
+    ),
+    "anykms.audit": (
+        "AuditEvent",
+        "AuditFile",
+        "AuditSink",
+        "LoggingSink",
+        "OpenTelemetrySink",
     ),
     "anykms.client": (
         "KMSClient",

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from types import TracebackType
 from typing import Final, Self, TypeVar
@@ -17,6 +17,7 @@ from typing import Final, Self, TypeVar
 import msgspec
 
 from anykms.algorithms import Algorithm, KeyPurpose
+from anykms.audit import AuditSink, AuditTrail, attempted, audited, note_key, observed
 from anykms.context import canonicalise
 from anykms.errors import (
     DeadlineExceededError,
@@ -42,6 +43,7 @@ from anykms.errors import (
 from anykms.keys import KeyConf, KeyInfo, KeyState, KeyStatus, KeyTemplate, UnverifiedKeyInfo
 from anykms.payload import BytesLike, octets
 from anykms.policy import Policy
+from anykms.private_keys import SigningPrivateKey, private_key
 from anykms.provider import (
     DATA_KEY_SIZE,
     Capability,
@@ -91,8 +93,16 @@ _PURPOSE_OPERATION: Final = {
 class _Session:
     """One connected provider, with the policies and the little that may be remembered of its keys."""
 
-    def __init__(self, provider: Provider, policy: Policy, retry: RetryPolicy, state_ttl: float) -> None:
+    def __init__(
+        self,
+        provider: Provider,
+        policy: Policy,
+        retry: RetryPolicy,
+        state_ttl: float,
+        trails: tuple[AuditTrail, ...],
+    ) -> None:
         self.provider = provider
+        self.trails = trails
         self.policy = policy
         self.retry = retry
         self.state_ttl = state_ttl
@@ -110,8 +120,22 @@ class _Session:
         *,
         deadline: Deadline | None = None,
         repeat: bool = True,
+        version: str | None = None,
     ) -> T:
-        """``function()`` under the retry policy; every error says where it happened."""
+        """``function()`` under the retry policy; every error says where it happened, the audit trail each attempt."""
+        if not self.trails:
+            return self._call(operation, key, function, deadline, repeat)
+        attempt = attempted(self.provider.scheme, key, version, function)
+        return observed(self.trails, operation, lambda: self._call(operation, key, attempt, deadline, repeat))
+
+    def _call(
+        self,
+        operation: Operation,
+        key: str | None,
+        function: Callable[[], T],
+        deadline: Deadline | None,
+        repeat: bool,
+    ) -> T:
         try:
             return self.retry.call(function, deadline) if repeat else function()
         except KMSError as error:
@@ -155,6 +179,11 @@ class _Session:
         if status.state is KeyState.DESTROYED:
             raise _state_error(status, self.provider.scheme, Operation.DESCRIBE_KEY, uri)
         return status
+
+    def note(self, key: str) -> None:
+        """The operation concerns this key, whether or not the provider will be asked."""
+        if self.trails:
+            note_key(key)
 
     def forget(self, info: KeyInfo) -> None:
         """Drop what is remembered of the key's state."""
@@ -243,6 +272,9 @@ class KMSClient:
         policy: rules for ``Key.unwrap`` and for the providers in use.
         retry: the retry and deadline policy of every call.
         state_ttl: seconds that a key's state is believed once read, 0 or more.
+        audit: where each operation leaves an event, done or refused; see docs/audit.md.
+        entity: who the application is, in those events; needed with ``audit``.
+        audit_required: a sink that fails makes an operation an AuditError and withholds its result. False logs it.
 
     >>> import anykms, tempfile
     >>> client = anykms.connect(f"local://{tempfile.mkdtemp()}/keys.db", create=True)
@@ -259,12 +291,16 @@ class KMSClient:
         policy: Policy | None = None,
         retry: RetryPolicy | None = None,
         state_ttl: float = DEFAULT_STATE_TTL,
+        audit: Sequence[AuditSink] = (),
+        entity: str | None = None,
+        audit_required: bool = True,
     ) -> None:
         if state_ttl < 0:
             raise InvalidArgumentError("state_ttl is in seconds, 0 or more")
         policy = policy or Policy()
         policy.check_provider(provider.scheme)
-        self._session = _Session(provider, policy, retry or RetryPolicy(), state_ttl)
+        self._trails = (AuditTrail(audit, entity, required=audit_required),) if audit else ()
+        self._session = _Session(provider, policy, retry or RetryPolicy(), state_ttl, self._trails)
 
     def __enter__(self) -> Self:
         return self
@@ -293,6 +329,7 @@ class KMSClient:
 
     # Keys
 
+    @audited
     def generate_key(self, conf: KeyConf) -> KeyInfo:
         """Make a key, and prove that it is the one asked for: it is read back and compared field by field.
 
@@ -310,6 +347,7 @@ class KMSClient:
         """
         if not isinstance(conf, KeyConf):
             raise TypeError(f"generate_key takes a KeyConf, not {type(conf).__name__}")
+        self._session.note(conf.name)
         template = self._template(conf)
         session = self._session
         before = self._found(conf.name)
@@ -397,6 +435,7 @@ class KMSClient:
             key=str(info.uri),
         )
 
+    @audited
     def get_key(self, name: str) -> KeyInfo:
         """The facts of a key, as its provider tells them now.
 
@@ -417,6 +456,7 @@ class KMSClient:
         session = self._session
         return session.call(Operation.GET_KEY, name, lambda: session.provider.get_key(name))
 
+    @audited
     def list_keys(self) -> Iterator[KeyInfo]:
         """The keys that anykms made, in every state but DESTROYED."""
         session = self._session
@@ -444,10 +484,12 @@ class KMSClient:
             raise InvalidArgumentError(
                 f"the key is one of {info.provider}, this client is for {self.provider}"
             )
+        self._session.note(str(info.uri))
         return info
 
     # Lifecycle
 
+    @audited
     def describe_key(self, info: KeyInfo) -> KeyStatus:
         """The key's state, versions and dates, read now.
 
@@ -456,10 +498,12 @@ class KMSClient:
         """
         return self._session.describe(self._own(info))
 
+    @audited
     def enable_key(self, info: KeyInfo) -> None:
         """Let the key be used again; returns once reads agree that it is ENABLED."""
         self._set_enabled(info, True)
 
+    @audited
     def disable_key(self, info: KeyInfo) -> None:
         """Stop every use of the key, verification included; returns once reads agree that it is DISABLED."""
         self._set_enabled(info, False)
@@ -474,6 +518,7 @@ class KMSClient:
             lambda status: status.state is wanted,
         )
 
+    @audited
     def rotate_key(self, info: KeyInfo) -> KeyStatus:
         """Make a new version of an ENCRYPT_DECRYPT key; what old versions wrapped still opens.
 
@@ -503,6 +548,7 @@ class KMSClient:
             lambda status: _rotation(status) != before,
         )
 
+    @audited
     def schedule_destruction(self, info: KeyInfo) -> datetime:
         """Destroy the key once its window has passed; until then nothing can use it.
 
@@ -523,6 +569,7 @@ class KMSClient:
             raise ProviderError("the provider does not say when the key is destroyed", provider=self.provider)
         return status.destroy_at
 
+    @audited
     def cancel_destruction(self, info: KeyInfo) -> None:
         """Take the key back from its destruction. It is DISABLED afterwards, on every provider.
 
@@ -601,6 +648,7 @@ class Key:
 
     def __init__(self, session: _Session, info: KeyInfo) -> None:
         self._session = session
+        self._trails = session.trails
         self._info = info
 
     @property
@@ -613,6 +661,7 @@ class Key:
 
     # Signatures
 
+    @audited
     def sign(
         self,
         message: BytesLike,
@@ -641,6 +690,7 @@ class Key:
             return der_to_p1363(signature, info.algorithm)
         return signature
 
+    @audited
     def verify(
         self,
         message: BytesLike,
@@ -666,6 +716,7 @@ class Key:
             prepared, signature, encoding=form, prehashed=info.algorithm.spec.prehashable
         )
 
+    @audited
     def public_key(self) -> PublicKey:
         """The public part, checked against the pinned fingerprint, while the key is ENABLED.
 
@@ -674,14 +725,44 @@ class Key:
             IntegrityError: the provider gives another public key than the pinned one.
         """
         info = self._info
+        self._session.note(str(info.uri))
         if info.purpose not in (KeyPurpose.SIGN_VERIFY, KeyPurpose.ASYMMETRIC_DECRYPT):
             raise self._misuse(f"a {info.purpose} key has no public key to give")
         self._session.require(Operation.GET_PUBLIC_KEY, info.algorithm, info.key_size)
         self._session.gate(Operation.GET_PUBLIC_KEY, info, fresh=True)
         return self._session.public_key(info)
 
+    @audited
+    def as_private_key(self) -> SigningPrivateKey:
+        """A private key of pyca ``cryptography`` that signs with this one, in its key service.
+
+        ``x509`` builders, PyJWT, joserfc and whatever else takes pyca's keys and signs with them work unchanged. The
+        algorithm is the key's own; another hash or padding is refused, and so is all that needs the private part.
+        Ed25519 and ML-DSA sign at most 4096 bytes, a certificate's too.
+
+        Returns:
+            An RSAPrivateKey, EllipticCurvePrivateKey, Ed25519PrivateKey or MLDSA44/65/87PrivateKey.
+
+        Raises:
+            KeyUsageError: not a SIGN_VERIFY key.
+            KMSError: the public key cannot be read, or is not the pinned one.
+
+        >>> import anykms, jwt, tempfile
+        >>> client = anykms.connect(f"local://{tempfile.mkdtemp()}/keys.db", create=True)
+        >>> key = client.key(client.generate_key(anykms.KeyConf("tokens", "SIGN_VERIFY", algorithm="ES256")))
+        >>> signer = key.as_private_key()
+        >>> token = jwt.encode({"sub": "ada"}, signer, algorithm="ES256")
+        >>> jwt.decode(token, signer.public_key(), algorithms=["ES256"])
+        {'sub': 'ada'}
+        """
+        self._for(KeyPurpose.SIGN_VERIFY, Operation.SIGN)
+        return private_key(
+            self.public_key(), lambda message, prehashed: self.sign(message, prehashed=prehashed)
+        )
+
     # MACs
 
+    @audited
     def mac(self, message: BytesLike) -> bytes:
         """HMAC (RFC 2104) of 1 to 4096 bytes: 32, 48 or 64 bytes.
 
@@ -694,6 +775,7 @@ class Key:
         self._session.gate(Operation.MAC, info)
         return self._call(Operation.MAC, lambda: self._session.provider.mac(info, data))
 
+    @audited
     def verify_mac(self, message: BytesLike, tag: BytesLike) -> None:
         """Return only if ``tag`` is this key's for this message.
 
@@ -712,6 +794,7 @@ class Key:
 
     # Encryption
 
+    @audited
     def decrypt(self, ciphertext: BytesLike) -> bytes:
         """RSA-OAEP-256 decryption of what ``public_key().encrypt`` made.
 
@@ -730,6 +813,7 @@ class Key:
             told = InvalidCiphertextError(NOT_AUTHENTIC, request_id=error.request_id)
             raise self._located(told, Operation.DECRYPT) from error
 
+    @audited
     def wrap(self, data_key: BytesLike, *, context: Mapping[str, str]) -> bytes:
         """Wrap a 32-byte key, bound to ``context``. Only ``unwrap`` opens it; a Keyring does not.
 
@@ -746,6 +830,7 @@ class Key:
         wrapped = wrap_data_key(wrapper, data, bind=_generic_bind(ctx), pairs=pairs, origin=0)
         return _KEY_MAGIC + msgspec.msgpack.encode(wrapped)
 
+    @audited
     def unwrap(self, wrapped: BytesLike, *, context: Mapping[str, str]) -> bytes:
         """The 32 bytes that ``wrap`` was given, under the same context.
 
@@ -773,6 +858,7 @@ class Key:
     def _for(self, purpose: KeyPurpose, operation: Operation | None) -> KeyInfo:
         """The key's facts, once it has the purpose and the provider the capability."""
         info = self._info
+        self._session.note(str(info.uri))
         if info.purpose is not purpose:
             raise self._misuse(f"key {info.name} is for {info.purpose}, not for {purpose}")
         if operation is not None:
@@ -815,6 +901,11 @@ class DataKeyWrapper:
         return wrapper
 
     @property
+    def trails(self) -> tuple[AuditTrail, ...]:
+        """Where the key's client tells what is done with it."""
+        return self._session.trails
+
+    @property
     def session_id(self) -> bytes:
         """16 bytes that tell this connection, its credentials and its policy from every other of the process."""
         return self._session.id
@@ -850,6 +941,7 @@ class DataKeyWrapper:
             str(info.uri),
             lambda: provider.unwrap(info, wrapped, version, context),
             deadline=self._deadline,
+            version=version,
         )
 
     def sign_as_sender(self, digest: bytes) -> bytes:

@@ -25,6 +25,7 @@ _OWN: Final = {
     "reencrypt": "anykms.cli.messages",
     "sign": "anykms.cli.signatures",
     "verify": "anykms.cli.signatures",
+    "audit": "anykms.cli.audit",
 }
 
 
