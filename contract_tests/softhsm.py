@@ -20,17 +20,21 @@ PIN: Final = "anykms-test-1234"
 _OFFICER: Final = "officer-5678"
 
 
-def require_softhsm(module: Path = MODULE) -> None:
+def require_softhsm(caller: str, module: Path = MODULE) -> None:
     """Name the calling module as not run where SoftHSM2 is not installed; in CI that is a failure.
 
     Called while a test module is imported, so that no test of it is skipped one by one.
+
+    Args:
+        caller: ``__file__`` of the test module.
+        module: for the test of this function.
     """
     if module.exists():
         return
     if os.environ.get("CI") == "true":
-        pytest.fail("CI needs the Debian package softhsm2", pytrace=False)
+        pytest.fail(f"{Path(caller).name}: CI needs the Debian package softhsm2", pytrace=False)
     pytest.skip(
-        "NOT RUN: the PKCS#11 tests need SoftHSM2 (apt-get install softhsm2)", allow_module_level=True
+        f"NOT RUN: {Path(caller).name} needs SoftHSM2 (apt-get install softhsm2)", allow_module_level=True
     )
 
 

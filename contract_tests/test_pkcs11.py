@@ -25,7 +25,7 @@ from anykms_contract import (
 from anykms_pkcs11 import PKCS11Provider
 from softhsm import require_softhsm, softhsm
 
-require_softhsm()
+require_softhsm(__file__)
 
 
 class Clock:

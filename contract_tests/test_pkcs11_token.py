@@ -46,7 +46,7 @@ from anykms_pkcs11 import PKCS11Provider
 from anykms_pkcs11.errors import translate
 from softhsm import MODULE, PIN, SoftHSM, require_softhsm, softhsm
 
-require_softhsm()
+require_softhsm(__file__)
 
 SECRET = bytes(range(32))
 
