@@ -54,7 +54,7 @@ TWINS: dict[type, type] = {
     StoredRecords: AsyncStoredRecords,
 }
 # What other modules of the envelope use of a ring or record.
-INTERNAL = {"prepare", "wrappers", "check_again", "state_ttl", "new_record", "open_header"}
+INTERNAL = {"prepare", "wrappers", "check_again", "allow_writing", "state_ttl", "new_record", "open_header"}
 ONLY_SYNC: dict[type, set[str]] = {
     # A stream or file belongs to the thread that opened it: AsyncKeyring.run has the whole of it in one.
     Keyring: {"encrypt_stream", "decrypt_stream", "open"} | INTERNAL,

@@ -181,7 +181,16 @@ NOT_OPERATIONS = {
     # Audited without the decorator, for speed.
     Keyring: {"encrypt", "decrypt"}
     # What other modules of the envelope use of a ring or record belongs to their own operations.
-    | {"keys", "prepare", "wrappers", "check_again", "state_ttl", "new_record", "open_header"},
+    | {
+        "keys",
+        "prepare",
+        "wrappers",
+        "check_again",
+        "allow_writing",
+        "state_ttl",
+        "new_record",
+        "open_header",
+    },
     Record: {"record_id", "to_bytes", "start"},
     StoredRecords: set[str](),
 }
