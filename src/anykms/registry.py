@@ -55,11 +55,17 @@ def connect(
     ...     client.provider
     'local'
     """
+    return KMSClient(open_provider(uri, **options), policy=policy, retry=retry, state_ttl=state_ttl)
+
+
+def open_provider(uri: str | ConnectionURI, **options: object) -> Provider:
+    """The provider under the client that ``connect`` gives, bare: for tests of providers.
+
+    Raises:
+        InvalidArgumentError, UnsupportedOperationError, TypeError: as ``connect``.
+    """
     where = uri if isinstance(uri, ConnectionURI) else ConnectionURI.parse(uri)
-    provider_class = _load(where.scheme)
-    return KMSClient(
-        provider_class.connect(where, **options), policy=policy, retry=retry, state_ttl=state_ttl
-    )
+    return _load(where.scheme).connect(where, **options)
 
 
 def schemes() -> dict[str, str]:
