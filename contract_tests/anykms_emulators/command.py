@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import click
 
 from anykms_emulators.aws import AWSEmulator
+from anykms_emulators.azure import AzureEmulator
 
 if TYPE_CHECKING:
     from anykms_emulators.emulator import Emulator
@@ -54,8 +55,39 @@ def aws(port: int, region: str, as_json: bool) -> None:
 @click.option("--port", type=click.IntRange(0, 65535), default=0, help="0 takes a free port.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of shell lines.")
 def gcp(port: int, as_json: bool) -> None:
-    """Google Cloud KMS over gRPC. Needs google-cloud-kms."""
+    """Google Cloud KMS over gRPC. Needs google-cloud-kms.
+
+    \b
+    Examples:
+      anykms emulator gcp --port 4600
+      anykms emulator gcp --json
+    """
     # imported here: the other emulators must not need gRPC
     from anykms_emulators.gcp import GCPEmulator
 
     run(GCPEmulator(port=port), as_json=as_json)
+
+
+@emulator.command()
+@click.option("--port", type=click.IntRange(0, 65535), default=0, help="0 takes a free port.")
+@click.option("--vault", default="my-vault", show_default=True, help="The vault's name.")
+@click.option(
+    "--sku", type=click.Choice(["standard", "premium", "hsm"]), default="standard", show_default=True
+)
+@click.option("--recoverable-days", type=click.IntRange(7, 90), default=90, show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of shell lines.")
+def azure(
+    port: int, vault: str, sku: Literal["standard", "premium", "hsm"], recoverable_days: int, as_json: bool
+) -> None:
+    """Azure Key Vault over TLS. Its variables hold a URL, a token and the certificate authority to trust.
+
+    \b
+    Examples:
+      anykms emulator azure --vault orders --recoverable-days 7
+      anykms emulator azure --sku hsm --json
+    """
+    try:
+        cloud = AzureEmulator(vault=vault, sku=sku, recoverable_days=recoverable_days, port=port)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
+    run(cloud, as_json=as_json)

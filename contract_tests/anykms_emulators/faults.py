@@ -65,7 +65,7 @@ class Faults:
     ) -> Fault:
         """Arm a fault and return it.
 
-        operation: the cloud's own name of the call (`Encrypt`, `AsymmetricSign`, `unwrapkey`), or `*`.
+        operation: the cloud's own name of the call (`Encrypt`, `AsymmetricSign`, `unwrapKey`), or `*`.
         code, status, message: of an `error`; the emulator's default is its cloud's internal error.
         times: how many calls it hits; None for all until `clear`. after: how many calls pass first.
         delay: seconds to wait before anything else. retry_after: seconds in a Retry-After header.
