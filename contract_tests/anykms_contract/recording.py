@@ -80,6 +80,8 @@ class Recorder:
 
 _REFUSED: Final = pytest.StashKey[bool]()
 _MISSED_CLOCK: Final = pytest.StashKey[bool]()
+CALLS: Final = pytest.StashKey[dict[str, int]]()
+"""Provider calls of the item, by operation, where somebody counts them."""
 _RECORDER: Final = pytest.StashKey[Recorder]()
 
 
@@ -137,29 +139,26 @@ def _variant(item: pytest.Item) -> str:
     return variant if isinstance(variant, str) else ""
 
 
-def _outcome(item: pytest.Item, report: pytest.TestReport, call: pytest.CallInfo[None]) -> Outcome:
+def identify(item: pytest.Item) -> tuple[str, str, str]:
+    """Clause, case and column of a bound clause."""
     contract = _contract(item)
     assert contract is not None
     function = cast("pytest.Function", item)
     case = item.name.removeprefix(function.originalname).removeprefix("[").removesuffix("]")
     variant = _variant(item)
     if variant:
-        parts = [case.removeprefix(f"{variant}-") if case.startswith(f"{variant}-") else case]
-        case = "" if case == variant else parts[0].removesuffix(f"-{variant}")
-    cls = cast("type", function.cls)
+        case = "" if case == variant else case.removeprefix(f"{variant}-").removesuffix(f"-{variant}")
     if "harnesses" in function.fixturenames:
-        partner = re.sub(r"^Test", "", cls.__name__)
+        name = cast("type", function.cls).__name__.removeprefix("Test")
+        partner = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).lower()
         case = f"{case}, {partner}" if case else partner
+    return f"{contract.__name__}.{function.originalname}", case, _described(item).label
+
+
+def _outcome(item: pytest.Item, report: pytest.TestReport, call: pytest.CallInfo[None]) -> Outcome:
+    clause, case, label = identify(item)
     status, reason, failure = _judged(item, report, call)
-    return Outcome(
-        provider=_described(item).label,
-        clause=f"{contract.__name__}.{function.originalname}",
-        status=status,
-        case=case,
-        reason=reason,
-        failure=failure,
-        calls=getattr(item, "anykms_calls", {}),
-    )
+    return Outcome(label, clause, status, case, reason, failure, item.stash.get(CALLS, {}))
 
 
 def _judged(
@@ -189,12 +188,25 @@ def _failure(report: pytest.TestReport, call: pytest.CallInfo[None]) -> Failure:
     ids = dict.fromkeys(found.request_id for found in chain if isinstance(found, KMSError) and found.request_id)
     return Failure(
         error=type(error).__name__,
-        text=(f"{report.when}: " if report.when != "call" else "") + str(error)[:_LONGEST],
+        text=(f"{report.when}: " if report.when != "call" else "") + (str(error) or _observed(call.excinfo))[:_LONGEST],
         provider=ours and ours.provider,
         operation=ours and ours.operation,
         key=ours and ours.key,
         request_ids=tuple(ids),
     )
+
+
+def _observed(caught: pytest.ExceptionInfo[BaseException]) -> str:
+    """The assertion that failed, and what its names stood for, where pytest could not rewrite it."""
+    entry = caught.traceback[-1]
+    statement = str(entry.statement).strip()
+    names = dict.fromkeys(re.findall(r"\b[a-z_]\w*\b(?!\()", statement))
+    values = {name: entry.frame.f_locals[name] for name in names if name in entry.frame.f_locals and name != "self"}
+    shown = (
+        f"{name} = {f'{len(value)} bytes' if isinstance(value, bytes) else repr(value)[:300]}"
+        for name, value in values.items()
+    )
+    return "; where ".join([statement, *([", ".join(shown)] if values else [])])
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
