@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import msgspec
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -40,7 +41,9 @@ from anykms_contract.stores import EMULATORS, Store, opened
 )
 @click.option("--max-calls", type=click.IntRange(1), metavar="N", help="Stop after N calls of the providers.")
 @click.option("--resume", metavar="RUN", help="Go on with a run: what passed is not run again.")
-@click.option("--only", metavar="EXPRESSION", default="", help="Clauses by name, as pytest -k: 'Signing and PS256'.")
+@click.option(
+    "--only", metavar="EXPRESSION", default="", help="Clauses by name, as pytest -k: 'Signing and PS256'."
+)
 @click.option(
     "--deviations",
     metavar="FILE",
@@ -89,24 +92,26 @@ def contract(
     reasons = _reasons(deviations) if deviations else {}
     journal = _journal(uris, emulators, read_only, resume, only, reasons)
     settings = journal.settings
-    with tempfile.TemporaryDirectory(prefix="anykms-contract-") as scratch:
-        with opened(settings["stores"], settings["emulators"], Path(scratch)) as stores:
-            plan = [_estimate(store, stores, journal) for store in stores]
-            if not yes:
-                _show_plan(plan, journal, as_json)
-                return
-            if not as_json:
-                _show_plan(plan, journal, as_json, err=True)
-            with _progress(sum(row.cases for row in plan)) as progress:
-                finished = run(
-                    stores,
-                    journal,
-                    limit=max_calls,
-                    read_only=settings["read_only"] or None,
-                    deviations=settings["deviations"],
-                    only=settings["only"],
-                    progress=progress,
-                )
+    with (
+        tempfile.TemporaryDirectory(prefix="anykms-contract-") as scratch,
+        opened(settings["stores"], settings["emulators"], Path(scratch)) as stores,
+    ):
+        plan = [_estimate(store, stores, journal) for store in stores]
+        if not yes:
+            _show_plan(plan, journal, as_json)
+            return
+        if not as_json:
+            _show_plan(plan, journal, as_json, err=True)
+        with _progress(sum(row.cases for row in plan)) as progress:
+            finished = run(
+                stores,
+                journal,
+                limit=max_calls,
+                read_only=settings["read_only"] or None,
+                deviations=settings["deviations"],
+                only=settings["only"],
+                progress=progress,
+            )
     if folder is not None:
         write_report(finished.report, folder / "conformance")
     if measure is not None:  # what the estimates rest on: a whole run with --emulator local alone
@@ -137,7 +142,9 @@ def _journal(
         }
         return Journal.new(Path(), settings)
     if uris or emulators or read_only or only or deviations:
-        raise InvalidArgumentError("a resumed run keeps its stores, keys, clauses and deviations; leave them out")
+        raise InvalidArgumentError(
+            "a resumed run keeps its stores, keys, clauses and deviations; leave them out"
+        )
     journal = Journal.read(Path(), resume)
     if journal.settings["emulators"]:
         raise InvalidArgumentError("an emulator forgets its keys when it stops: begin a new run")
@@ -146,12 +153,9 @@ def _journal(
 
 def _reasons(path: Path) -> dict[str, str]:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InvalidArgumentError(f"{path} is not JSON") from error
-    if not isinstance(found, dict) or not all(isinstance(reason, str) for reason in found.values()):
-        raise InvalidArgumentError(f"{path} must be one object: clause to reason")
-    return {str(clause): reason for clause, reason in found.items()}
+        return msgspec.json.decode(path.read_bytes(), type=dict[str, str])
+    except msgspec.DecodeError as error:
+        raise InvalidArgumentError(f"{path} must be one JSON object: clause to reason") from error
 
 
 def _estimate(store: Store, stores: Sequence[Store], journal: Journal) -> Estimate:
@@ -204,7 +208,8 @@ def _show(finished: Finished, journal: Journal, as_json: bool) -> None:
         left_over = {store: dict(keys) for store, keys in finished.left_over.items()}
         click.echo(
             json.dumps(
-                {"run": journal.run, "counts": counts, "left_over": left_over, "problem": finished.problem}, indent=2
+                {"run": journal.run, "counts": counts, "left_over": left_over, "problem": finished.problem},
+                indent=2,
             )
         )
         return

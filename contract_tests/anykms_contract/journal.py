@@ -57,7 +57,9 @@ class Journal:
             InvalidArgumentError: there is no such run here, or its file is none of ours.
         """
         if not _RUN.fullmatch(run):
-            raise InvalidArgumentError(f"{run!r} is no run; its name is the r and 8 hex digits that it began with")
+            raise InvalidArgumentError(
+                f"{run!r} is no run; its name is the r and 8 hex digits that it began with"
+            )
         path = folder / f"anykms-contract-{run}.jsonl"
         if not path.is_file():
             raise InvalidArgumentError(f"no run {run} here: there is no file {path}")

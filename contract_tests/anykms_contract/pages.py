@@ -22,7 +22,7 @@ _WORDS: Final = {
 }
 _SIGNS: Final = {
     Status.PASSED: "✓",
-    Status.UNSUPPORTED: "–",
+    Status.UNSUPPORTED: "·",
     Status.NOT_RUN: "○",
     Status.DEVIATION: "△",
     Status.FAILED: "✗",
@@ -68,7 +68,10 @@ def markdown(report: Report) -> str:
         counts = report.counts[column.label]
         numbers = " | ".join(str(counts.get(status, 0)) for status in _WORDS)
         lines.append(f"| {_md(column.label)} | {numbers} | {_md(column.description)} |")
-    lines += ["", "A number counts cases. " + " ".join(f"{_WORDS[s].capitalize()}: {m}." for s, m in MEANINGS.items())]
+    lines += [
+        "",
+        "A number counts cases. " + " ".join(f"{_WORDS[s].capitalize()}: {m}." for s, m in MEANINGS.items()),
+    ]
     for group, clauses in groupby(report.clauses, key=lambda clause: clause.group):
         lines += ["", f"## {_md(group)}", ""]
         lines.append("| sentence | clause | " + " | ".join(_md(c.label) for c in report.providers) + " |")
@@ -112,7 +115,9 @@ def _md_explained(cell: Cell, other: Explained) -> str:
 def _md(text: str) -> str:
     """On one line, with nothing left that Markdown or HTML would read."""
     line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
-    return "".join(f"\\{c}" if c in "\\`*_[]|~" else c for c in line).replace("&", "&amp;").replace("<", "&lt;")
+    return (
+        "".join(f"\\{c}" if c in "\\`*_[]|~" else c for c in line).replace("&", "&amp;").replace("<", "&lt;")
+    )
 
 
 # HTML
@@ -183,12 +188,14 @@ def _totals(report: Report) -> str:
     )
     return (
         '<table class="totals"><caption>Cases by provider</caption><thead><tr><th scope="col">provider</th>'
-        f"{heads}</tr></thead><tbody>{rows}</tbody></table>\n<dl class=\"legend\">{meanings}</dl>"
+        f'{heads}</tr></thead><tbody>{rows}</tbody></table>\n<dl class="legend">{meanings}</dl>'
     )
 
 
 def _filters(report: Report) -> str:
-    groups = "".join(f"<option>{escape(g)}</option>" for g, _ in groupby(report.clauses, key=lambda c: c.group))
+    groups = "".join(
+        f"<option>{escape(g)}</option>" for g, _ in groupby(report.clauses, key=lambda c: c.group)
+    )
     statuses = "".join(
         f'<label><input type="checkbox" name="status" value="{s.value}" checked> {w}</label>'
         for s, w in _WORDS.items()

@@ -7,7 +7,7 @@ It records every binding that the run collects, on as many workers as pytest-xdi
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, cast
 
@@ -21,7 +21,9 @@ from anykms_contract.results import Column, Failure, Outcome, Report, Status, bu
 
 _PROPERTY: Final = "anykms-contract"
 _LONGEST: Final = 2000
-_NO_CLOCK: Final = "needs a clock: this store's time cannot be moved, so the state was only reported at the seam"
+_NO_CLOCK: Final = (
+    "needs a clock: this store's time cannot be moved, so the state was only reported at the seam"
+)
 
 
 class Recorder:
@@ -62,9 +64,7 @@ class Recorder:
         if _contract(item) is not None and (report.when == "call" or not report.passed):
             outcome = _outcome(item, report, call)
             described = _described(item)
-            report.user_properties.append(
-                (_PROPERTY, cast("Any", msgspec.to_builtins([outcome, described])))
-            )
+            report.user_properties.append((_PROPERTY, msgspec.to_builtins([outcome, described])))
         return report
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
@@ -80,14 +80,16 @@ class Recorder:
 
 _REFUSED: Final = pytest.StashKey[bool]()
 _MISSED_CLOCK: Final = pytest.StashKey[bool]()
-CALLS: Final = pytest.StashKey[dict[str, int]]()
+CALLS: Final = pytest.StashKey[Mapping[str, int]]()
 """Provider calls of the item, by operation, where somebody counts them."""
 _RECORDER: Final = pytest.StashKey[Recorder]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.getgroup("anykms").addoption(
-        "--contract-report", metavar="PATH", help="Write the clauses' outcomes to PATH.json, PATH.md and PATH.html."
+        "--contract-report",
+        metavar="PATH",
+        help="Write the clauses' outcomes to PATH.json, PATH.md and PATH.html.",
     )
 
 
@@ -123,7 +125,7 @@ def _harnesses(item: pytest.Item) -> Iterator[Harness]:
 
 
 def _described(item: pytest.Item) -> Column:
-    module = cast("pytest.Function", item).module
+    module: Any = cast("pytest.Function", item).module
     base = getattr(module, "provider_label", None) or re.sub(
         r"^(test|contract)_", "", module.__name__.rpartition(".")[2]
     )
@@ -158,7 +160,7 @@ def identify(item: pytest.Item) -> tuple[str, str, str]:
 def _outcome(item: pytest.Item, report: pytest.TestReport, call: pytest.CallInfo[None]) -> Outcome:
     clause, case, label = identify(item)
     status, reason, failure = _judged(item, report, call)
-    return Outcome(label, clause, status, case, reason, failure, item.stash.get(CALLS, {}))
+    return Outcome(label, clause, status, case, reason, failure, item.stash.get(CALLS, dict[str, int]()))
 
 
 def _judged(
@@ -185,13 +187,16 @@ def _failure(report: pytest.TestReport, call: pytest.CallInfo[None]) -> Failure:
     error = call.excinfo.value
     chain = list(_chain(error))
     ours = next((found for found in chain if isinstance(found, KMSError)), None)
-    ids = dict.fromkeys(found.request_id for found in chain if isinstance(found, KMSError) and found.request_id)
+    ids = dict.fromkeys(
+        found.request_id for found in chain if isinstance(found, KMSError) and found.request_id
+    )
     return Failure(
         error=type(error).__name__,
-        text=(f"{report.when}: " if report.when != "call" else "") + (str(error) or _observed(call.excinfo))[:_LONGEST],
-        provider=ours and ours.provider,
-        operation=ours and ours.operation,
-        key=ours and ours.key,
+        text=(f"{report.when}: " if report.when != "call" else "")
+        + (str(error) or _observed(call.excinfo))[:_LONGEST],
+        provider=None if ours is None else ours.provider,
+        operation=None if ours is None else ours.operation,
+        key=None if ours is None else ours.key,
         request_ids=tuple(ids),
     )
 
@@ -201,7 +206,9 @@ def _observed(caught: pytest.ExceptionInfo[BaseException]) -> str:
     entry = caught.traceback[-1]
     statement = str(entry.statement).strip()
     names = dict.fromkeys(re.findall(r"\b[a-z_]\w*\b(?!\()", statement))
-    values = {name: entry.frame.f_locals[name] for name in names if name in entry.frame.f_locals and name != "self"}
+    values = {
+        name: entry.frame.f_locals[name] for name in names if name in entry.frame.f_locals and name != "self"
+    }
     shown = (
         f"{name} = {f'{len(value)} bytes' if isinstance(value, bytes) else repr(value)[:300]}"
         for name, value in values.items()

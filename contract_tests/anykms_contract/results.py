@@ -164,7 +164,9 @@ def known_clauses() -> list[Clause]:
     for contract in suite():
         for name, doc in contract.clauses().items():
             numbers, _, text = " ".join(doc.split()).partition(": ")
-            found.append(Clause(f"{contract.__name__}.{name}", title(contract), tuple(numbers.split(", ")), text))
+            found.append(
+                Clause(f"{contract.__name__}.{name}", title(contract), tuple(numbers.split(", ")), text)
+            )
     return found
 
 
@@ -195,7 +197,9 @@ def build(outcomes: Iterable[Outcome], providers: Sequence[Column]) -> Report:
             others: dict[tuple[Status, str, Failure | None], list[str]] = {}
             for outcome in found:
                 if outcome.status is not Status.PASSED:
-                    others.setdefault((outcome.status, outcome.reason, outcome.failure), []).append(outcome.case)
+                    others.setdefault((outcome.status, outcome.reason, outcome.failure), []).append(
+                        outcome.case
+                    )
             cells.append(
                 Cell(
                     clause.id,

@@ -29,11 +29,11 @@ from anykms_contract.stores import CHANGES, Store, Watch, destroy_all, harness
 
 _KINDS: Final = {str(kind): kind for kind in (*WRAPPING_KINDS, *SIGNING_KINDS, *MAC_KINDS, *DECRYPTION_KINDS)}
 _PAIRED: Final = CrossProviderContract.__name__
-_BINDING: Final = '''
+_BINDING: Final = """
 from anykms_contract.running import bindings
 
 globals().update(bindings(__name__, {number}))
-'''
+"""
 
 
 def measurements(journal: Journal) -> dict[str, dict[str, int]]:
@@ -145,7 +145,14 @@ def estimate(
         made[operation.rstrip("+")] += count
     keys = made.get(Operation.GENERATE_KEY, 0) + made.get(Operation.ROTATE_KEY, 0)
     return Estimate(
-        store.label, store.description, len(clauses), cases, calls.total(), keys, _cost(calls, keys, price), price
+        store.label,
+        store.description,
+        len(clauses),
+        cases,
+        calls.total(),
+        keys,
+        _cost(calls, keys, price),
+        price,
     )
 
 
@@ -365,6 +372,8 @@ def _check_deviations(deviations: Mapping[str, str]) -> None:
     known = {name for contract in suite() for name in contract.cases()}
     for name, reason in deviations.items():
         if name not in known:
-            raise InvalidArgumentError(f"the deviation {name!r} is no clause; clauses are named as in the report")
+            raise InvalidArgumentError(
+                f"the deviation {name!r} is no clause; clauses are named as in the report"
+            )
         if not reason.strip():
             raise InvalidArgumentError(f"the deviation from {name} gives no reason")

@@ -16,7 +16,13 @@ import pytest
 
 from anykms.algorithms import Algorithm, KeyPurpose
 from anykms.client import KMSClient
-from anykms.errors import InvalidArgumentError, KeyNotFoundError, KeyPendingDestructionError, KMSError, ThrottledError
+from anykms.errors import (
+    InvalidArgumentError,
+    KeyNotFoundError,
+    KeyPendingDestructionError,
+    KMSError,
+    ThrottledError,
+)
 from anykms.keys import ConnectionURI, KeyInfo, KeyState, KeyTemplate
 from anykms.provider import Operation, Provider
 from anykms.registry import open_provider
@@ -181,7 +187,11 @@ class ReadOnlyHarness(Harness):
         if not self.supports(kind):
             self.refuses(kind)
             return None
-        fitting = [k for k in self._keys if (k.purpose, k.algorithm, k.key_size) == (kind.purpose, kind.algorithm, kind.key_size)]
+        fitting = [
+            k
+            for k in self._keys
+            if (k.purpose, k.algorithm, k.key_size) == (kind.purpose, kind.algorithm, kind.key_size)
+        ]
         wanted = 0 if which == "first" else 1
         if len(fitting) <= wanted:
             pytest.skip(f"needs {'a' if wanted == 0 else 'a second'} key of kind {kind}, and none was given")
@@ -260,7 +270,9 @@ def _by_uri(text: str) -> Store:
         return open_provider(where, create=True) if local else open_provider(where)
 
     connect().close()  # a wrong option or address is found before anything is planned
-    return Store(label=where.scheme, description=f"{where.scheme}://{where.address}", connect=connect, live=not local)
+    return Store(
+        label=where.scheme, description=f"{where.scheme}://{where.address}", connect=connect, live=not local
+    )
 
 
 def _local(folder: Path) -> Store:
@@ -274,7 +286,9 @@ def _local(folder: Path) -> Store:
         return open_provider(uri, create=True, clock=lambda: datetime.now(UTC) + ahead[0])
 
     extras = {"advance": advance, "process_uri": uri}
-    return Store(label="local", description="a new local keystore", connect=connect, live=False, extras=extras)
+    return Store(
+        label="local", description="a new local keystore", connect=connect, live=False, extras=extras
+    )
 
 
 @contextmanager
@@ -290,6 +304,16 @@ def _emulated(name: str) -> Generator[Store]:
     with emulator as running:
         cloud = cast("_Emulator", running)
         clock = {"clock": cloud.clock.now} if takes_clock else {}
+
+        def fail(times: int) -> object:
+            return cloud.faults.add(times=times, **fault)
+
+        def throttle(times: int) -> object:
+            return cloud.faults.add(kind="throttle", times=times)
+
+        def lose(after: int) -> object:
+            return cloud.faults.add(kind="lost reply", after=after)
+
         yield Store(
             label=name,
             description=f"anykms_emulators.{attribute}",
@@ -298,11 +322,8 @@ def _emulated(name: str) -> Generator[Store]:
             extras={
                 "advance": cloud.clock.advance,
                 "requests": lambda: cloud.requests.total,
-                "wire_faults": {
-                    "UnavailableError": lambda times: cloud.faults.add(times=times, **fault),
-                    "ThrottledError": lambda times: cloud.faults.add(kind="throttle", times=times),
-                },
-                "lose_wire_reply": lambda after: cloud.faults.add(kind="lost reply", after=after),
+                "wire_faults": {"UnavailableError": fail, "ThrottledError": throttle},
+                "lose_wire_reply": lose,
                 "heal_wire": cloud.faults.clear,
                 "names_return": names_return,
             },
