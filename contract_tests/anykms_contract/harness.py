@@ -176,6 +176,14 @@ class Harness:
         while self._opened:
             self._opened.pop().client.close()
 
+    def release(self) -> None:
+        """Close every connection but ``main``, between clauses: a cloud's client can take megabytes."""
+        kept = [connection for connection in self._opened if connection is self.__dict__.get("main")]
+        for connection in self._opened:
+            if connection not in kept:
+                connection.client.close()
+        self._opened[:] = kept
+
     def connect(self, *, policy: Policy | None = None, state_ttl: float = DEFAULT_STATE_TTL) -> Connection:
         """A new connection, as a new process would make it."""
         seam = ObservedProvider(self.open_provider())

@@ -45,11 +45,11 @@ class Recorder:
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_call(self, item: pytest.Item) -> Generator[None, object, object]:
-        before = [(harness.refusals, harness.missed_clock, harness.calls) for harness in _harnesses(item)]
+        before = [(harness.refusals, harness.missed_clock, harness.calls) for harness in harnesses_of(item)]
         try:
             return (yield)
         finally:
-            after = [(harness.refusals, harness.missed_clock, harness.calls) for harness in _harnesses(item)]
+            after = [(harness.refusals, harness.missed_clock, harness.calls) for harness in harnesses_of(item)]
             pairs = list(zip(before, after, strict=True))
             refused = any(new[0] > old[0] for old, new in pairs)
             asked = any(new[2] > old[2] for old, new in pairs)
@@ -115,7 +115,8 @@ def _contract(item: pytest.Item) -> type[Contract] | None:
     return next((base for base in cls.__mro__ if base in Contract.__subclasses__()), None)
 
 
-def _harnesses(item: pytest.Item) -> Iterator[Harness]:
+def harnesses_of(item: pytest.Item) -> Iterator[Harness]:
+    """The harnesses that the item uses."""
     found: dict[str, Any] = getattr(item, "funcargs", {})
     if isinstance(found.get("harness"), Harness):
         yield found["harness"]

@@ -23,7 +23,7 @@ from anykms_contract.clauses import Contract
 from anykms_contract.crossing import CrossProviderContract
 from anykms_contract.harness import DECRYPTION_KINDS, MAC_KINDS, SIGNING_KINDS, WRAPPING_KINDS, Harness
 from anykms_contract.journal import Journal
-from anykms_contract.recording import CALLS, Recorder, identify
+from anykms_contract.recording import CALLS, Recorder, harnesses_of, identify
 from anykms_contract.results import Column, Outcome, Report, build, suite
 from anykms_contract.stores import CHANGES, Store, Watch, destroy_all, harness
 
@@ -310,6 +310,11 @@ class _Selection:
             (dropped if (clause, case) in done else kept).append(item)
         items[:] = kept
         config.hook.pytest_deselected(items=dropped)
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_teardown(self, item: pytest.Item) -> None:
+        for harness in harnesses_of(item):
+            harness.release()
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_protocol(self) -> None:
