@@ -1,4 +1,4 @@
-"""Messages of one fresh data key each, against raw AES-GCM and bare Cobblestone of the same bytes."""
+"""Messages with fresh and with kept data keys, against raw AES-GCM and bare Cobblestone of the same bytes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from functools import partial
 from cryptography.cobblestone import Cobblestone256Decryptor, Cobblestone256Encryptor
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from anykms import KeyConf, Keyring, KMSClient, connect
+from anykms import DataKeyCache, KeyConf, Keyring, KMSClient, connect
 from anykms_contract.vectors import VectorProvider
 from rounds import Subject, medians
 
@@ -33,6 +33,7 @@ def main() -> None:
     memory = KMSClient(VectorProvider())
     with tempfile.TemporaryDirectory() as folder, connect(f"local://{folder}/keys.db", create=True) as store:
         rings = {
+            "data key kept": Keyring([memory.key("alpha")], cache=DataKeyCache()),
             "key in memory": Keyring([memory.key("alpha")]),
             "key in a keystore": Keyring(
                 [store.key(store.generate_key(KeyConf("orders", "ENCRYPT_DECRYPT")))]

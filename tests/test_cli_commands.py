@@ -174,7 +174,7 @@ def test_refusals_of_decrypt_say_what_and_next() -> None:
     altered[-1] ^= 1
     Path("altered").write_bytes(altered)
     end = ("--aad", "a", "-o", "opened")
-    assert "InvalidCiphertextError" in refused(
+    assert "TruncatedMessageError" in refused(
         ExitCode.REFUSED, "decrypt", "--key", "orders", *CONTEXT, "altered", *end
     )
     message = refused(ExitCode.REFUSED, "decrypt", "--key", "orders", "--no-context", "sealed", *end)
@@ -195,6 +195,69 @@ def test_refusals_of_decrypt_say_what_and_next() -> None:
     assert "InvalidCiphertextError" in refused(
         ExitCode.REFUSED, "decrypt", "--key", "orders", *CONTEXT, "plain", *end
     )
+
+
+@pytest.mark.usefixtures("store")
+@pytest.mark.parametrize("position", [20, 300, 100_000, 1_500_000, -1])
+def test_nothing_of_an_altered_message_reaches_a_file_or_standard_output(position: int) -> None:
+    Path("data").write_bytes(os.urandom(2_000_000))
+    done("encrypt", "--key", "orders", *CONTEXT, "data", "-o", "sealed")
+    altered = bytearray(Path("sealed").read_bytes())
+    altered[position] ^= 1
+    Path("sealed").write_bytes(altered)
+    for end in ([], ["-o", "opened"]):
+        refused(ExitCode.REFUSED, "decrypt", "--key", "orders", *CONTEXT, "sealed", *end)
+    refused(ExitCode.REFUSED, "decrypt", "--key", "orders", *CONTEXT, given=bytes(altered))
+
+
+@pytest.mark.usefixtures("store")
+def test_rewrap_replaces_the_recipients_and_keeps_the_body() -> None:
+    done("encrypt", "--key", "orders", *CONTEXT, "--required", "tenant", "plain", "-o", "sealed")
+    before = Path("sealed").read_bytes()
+    arguments = ("rewrap", "--key", "orders", "--to", "backup")
+    assert "ContextMismatchError" in refused(ExitCode.REFUSED, *arguments, "sealed")
+    told = json_of(*arguments, *CONTEXT, "sealed")
+    assert (told["operation"], told["generation"]) == ("rewrap", 1)
+    assert [uri.rpartition("/")[2] for uri in told["recipients"]] == ["backup"]
+    assert [uri.rpartition("/")[2] for uri in told["removed"]] == ["orders"]
+    assert "reencrypt" in told["not_achieved"]
+    after = Path("sealed").read_bytes()
+    assert after != before
+    assert after[-len(SECRET) - 72 :] == before[-len(SECRET) - 72 :]
+    assert done("decrypt", "--key", "backup", *CONTEXT, "sealed").stdout_bytes == SECRET
+    refused(ExitCode.REFUSED, "decrypt", "--key", "orders", *CONTEXT, "sealed")
+    back = ("rewrap", "--key", "backup", "--to", "orders", "--to", "backup", *CONTEXT)
+    shown = done(*back, "--min-generation", "1", "sealed").stdout
+    assert "rewrap: done" in shown
+    assert "can still read" in " ".join(shown.split())
+    refused(ExitCode.REFUSED, *back, "--min-generation", "3", "sealed")
+
+
+@pytest.mark.usefixtures("store")
+def test_reencrypt_makes_a_new_message_in_place() -> None:
+    done("encrypt", "--key", "orders", *CONTEXT, "--aad", "a", "plain", "-o", "sealed")
+    before = json_of("inspect", "sealed")["header"]
+    arguments = ("reencrypt", "--key", "orders", "--to", "backup", *CONTEXT)
+    refused(ExitCode.REFUSED, *arguments, "--aad", "b", "sealed")
+    told = json_of(*arguments, "--aad", "a", "sealed")
+    assert (told["operation"], told["generation"]) == ("reencrypt", 0)
+    assert told["record_id"] != before["record_id"]
+    assert done("decrypt", "--key", "backup", *CONTEXT, "--aad", "a", "sealed").stdout_bytes == SECRET
+
+
+@pytest.mark.usefixtures("store")
+def test_a_file_that_cannot_be_rewrapped_stays() -> None:
+    done("encrypt", "--key", "orders", *CONTEXT, "plain", "-o", "sealed")
+    for command in (["rewrap"], ["reencrypt", *CONTEXT]):
+        arguments = (*command, "--key", "orders", "--to", "backup")
+        refused(ExitCode.REFUSED, *arguments, "plain")
+        refused(ExitCode.FILE, *arguments, "missing")
+        refused(ExitCode.FILE, *arguments, ".")
+        refused(ExitCode.NOT_FOUND, *arguments, "--to", "nobody", "sealed")
+        refused(ExitCode.USAGE, *command, "--key", "orders", "sealed")
+        done("keys", "disable", "backup")
+        refused(ExitCode.STATE, *arguments, "sealed")
+        done("keys", "enable", "backup")
 
 
 @pytest.mark.usefixtures("store")
@@ -413,7 +476,7 @@ def test_a_file_that_vanishes_while_read_names_itself(monkeypatch: pytest.Monkey
     def fail(*_: object) -> bytes:
         raise OSError(5, "Input/output error")
 
-    monkeypatch.setattr("anykms.cli.messages.files.read_all", fail)
+    monkeypatch.setattr("anykms.cli.messages.files.Input.read", fail)
     assert "Input/output error" in refused(
         ExitCode.FILE, "encrypt", "--key", "orders", *CONTEXT, "plain", "-o", "out"
     )
@@ -623,7 +686,7 @@ def test_an_unforeseen_error_shows_its_class_and_not_its_text(
     def fail(*_: object, **__: object) -> None:
         raise RuntimeError(SECRET.decode())
 
-    monkeypatch.setattr("anykms.Keyring.encrypt", fail)
+    monkeypatch.setattr("anykms.Keyring.encrypt_stream", fail)
     assert store
     arguments = ("encrypt", "--key", "orders", *CONTEXT, "plain", "-o", "out")
     assert "RuntimeError" in refused(ExitCode.FAILED, *arguments)
@@ -635,7 +698,7 @@ def test_too_little_memory_is_said(store: str, monkeypatch: pytest.MonkeyPatch) 
     def fail(*_: object, **__: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr("anykms.Keyring.encrypt", fail)
+    monkeypatch.setattr("anykms.Keyring.encrypt_stream", fail)
     assert store
     message = refused(ExitCode.FAILED, "encrypt", "--key", "orders", *CONTEXT, "plain", "-o", "out")
     assert "does not fit in memory" in message
@@ -672,7 +735,7 @@ def test_the_notes_of_an_error_are_shown(store: str, monkeypatch: pytest.MonkeyP
         error.add_note("then another key")
         raise error
 
-    monkeypatch.setattr("anykms.Keyring.encrypt", fail)
+    monkeypatch.setattr("anykms.Keyring.encrypt_stream", fail)
     assert store
     message = refused(ExitCode.UNAVAILABLE, "encrypt", "--key", "orders", *CONTEXT, "plain", "-o", "out")
     assert "then another key" in message
@@ -686,7 +749,7 @@ def test_exit_codes_are_documented_in_help_and_page() -> None:
     assert all(f"{code} {text}" in shown for code, text in told.items())
 
 
-TAUGHT = ("demo", "keys", "encrypt", "decrypt", "inspect", "sign", "verify", "store")
+TAUGHT = ("demo", "keys", "encrypt", "decrypt", "inspect", "rewrap", "reencrypt", "sign", "verify", "store")
 """The commands of anykms.cli and anykms_local."""
 
 

@@ -15,7 +15,15 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 
 from anykms import Keyring, KMSClient, KMSError
 from anykms.wrapping import NOT_AUTHENTIC
-from anykms_contract.vectors import MessageVector, VectorProvider, messages
+from anykms_contract.vectors import (
+    MessageVector,
+    RewrapVector,
+    ValueVector,
+    VectorProvider,
+    messages,
+    rewraps,
+    values,
+)
 from anykms_contract.vectors.generate import Recipe
 
 VECTORS = messages()
@@ -108,7 +116,22 @@ def chunked(key: bytes, context: bytes, body: bytes) -> bytes:
 
 def read(vector: MessageVector) -> bytes:
     """Open a well-formed message with its data key, from the header tag on."""
-    message = vector.message
+    key, digest, start = proven(vector.message, vector.data_key, vector.context)
+    return chunked(key, digest + b"\0" + vector.aad, vector.message[start:])
+
+
+def read_value(vector: ValueVector) -> bytes:
+    """Open a detached value with the data key of its record."""
+    key, digest, start = proven(vector.record, vector.data_key, vector.context)
+    # The record id stands after: magic 8, length 4, arrays of 3 and 5, suite, bin 8 and its size.
+    record_id = vector.record[17:33]
+    if len(vector.record) != start or len(vector.value) < 89 or vector.value[:17] != b"\1" + record_id:
+        raise RefusedError("value")
+    return chunked(key, digest + b"\1" + vector.aad, vector.value[17:])
+
+
+def proven(message: bytes, data_key: bytes, context: Mapping[str, str]) -> tuple[bytes, bytes, int]:
+    """K_body, H and where the body begins, once the header tag is right."""
     end = 12 + int.from_bytes(message[8:12])
     raw = message[12:end]
     if message[:8] != bytes.fromhex("8a414b4d530d0a01"):
@@ -119,16 +142,12 @@ def read(vector: MessageVector) -> bytes:
     if raw[1 : 1 + len(packed)] != packed:
         raise RefusedError("parse")
     digest = hashlib.sha512(
-        b"anykms/v1 header" + len(packed).to_bytes(4) + packed + context_bytes(vector.context)
+        b"anykms/v1 header" + len(packed).to_bytes(4) + packed + context_bytes(context)
     ).digest()
-    key = expand(vector.data_key, b"anykms/v1 header-tag", digest)
+    key = expand(data_key, b"anykms/v1 header-tag", digest)
     if not hmac.compare_digest(hmac.digest(key, message[:end], "sha256"), message[end : end + 32]):
         raise RefusedError("header tag")
-    return chunked(
-        expand(vector.data_key, b"anykms/v1 payload", digest),
-        digest + b"\0" + vector.aad,
-        message[end + 32 :],
-    )
+    return expand(data_key, b"anykms/v1 payload", digest), digest, end + 32
 
 
 @pytest.mark.parametrize("vector", [v for v in VECTORS if v.error is None], ids=lambda vector: vector.name)
@@ -150,20 +169,25 @@ def test_an_independent_reader_refuses_at_the_named_step(vector: MessageVector) 
         read(vector)
 
 
+def unwrapped_by_hand(message: bytes, context: Mapping[str, str]) -> bytes:
+    """The data key of a message whose first recipient is alpha, with alpha's published key."""
+    immutable, rows, _ = msgspec.msgpack.decode(message[12 : 12 + int.from_bytes(message[8:12])])
+    packed = msgspec.msgpack.encode(immutable)
+    digest = hashlib.sha512(
+        b"anykms/v1 header" + len(packed).to_bytes(4) + packed + context_bytes(context)
+    ).digest()
+    bind = hashlib.sha256(b"anykms/v1 bind\0" + digest).digest()
+    kek = hashlib.sha256(b"anykms vector key alpha").digest()
+    return chunked(kek, b"anykms/v1 local-wrap" + bind, rows[0][2])
+
+
 @pytest.mark.parametrize("size", [0, 1, 16383, 16384, 16385, 50000])
 def test_an_independent_reader_opens_what_the_library_makes(size: int) -> None:
     provider = VectorProvider()
     client = KMSClient(provider)
     ring = Keyring([client.key("alpha")])
     message = ring.encrypt(b"p" * size, context={"tenant": "42"}, aad=b"a")
-    immutable, rows, _ = msgspec.msgpack.decode(message[12 : 12 + int.from_bytes(message[8:12])])
-    packed = msgspec.msgpack.encode(immutable)
-    digest = hashlib.sha512(
-        b"anykms/v1 header" + len(packed).to_bytes(4) + packed + context_bytes({"tenant": "42"})
-    ).digest()
-    bind = hashlib.sha256(b"anykms/v1 bind\0" + digest).digest()
-    kek = hashlib.sha256(b"anykms vector key alpha").digest()
-    data_key = chunked(kek, b"anykms/v1 local-wrap" + bind, rows[0][2])
+    data_key = unwrapped_by_hand(message, {"tenant": "42"})
     vector = MessageVector("", None, None, "", message, data_key, {"tenant": "42"}, b"a", b"", ("alpha",))
     assert read(vector) == b"p" * size
 
@@ -174,3 +198,66 @@ def test_a_second_writer_is_understood() -> None:
         "", None, None, "", recipe.build(), recipe.data_key, recipe.context, recipe.aad, b"fresh", ("beta",)
     )
     assert open_with_library(vector)[0] == b"fresh"
+
+
+# Detached values and rewrapped messages
+
+VALUES, REWRAPS = values(), rewraps()
+
+
+@pytest.mark.parametrize("vector", VALUES, ids=lambda vector: vector.name)
+def test_a_value_opens_or_is_refused_by_the_library_and_by_the_independent_reader(
+    vector: ValueVector,
+) -> None:
+    client = KMSClient(VectorProvider())
+    ring = Keyring([client.key(name) for name in vector.ring])
+    record = ring.open_record(vector.record, context=vector.context)
+    if vector.error is None:
+        assert record.open(vector.value, aad=vector.aad) == vector.plaintext == read_value(vector)
+        return
+    with pytest.raises(KMSError) as caught:
+        record.open(vector.value, aad=vector.aad)
+    assert type(caught.value).__name__ == vector.error
+    assert str(caught.value) == NOT_AUTHENTIC
+    with pytest.raises(RefusedError, match=str(vector.fails_at)):
+        read_value(vector)
+
+
+@pytest.mark.parametrize("size", [0, 1, 16384, 50000])
+def test_an_independent_reader_opens_values_that_the_library_seals(size: int) -> None:
+    client = KMSClient(VectorProvider())
+    record = Keyring([client.key("alpha")]).record(context={"tenant": "42"})
+    sealed = record.seal(b"p" * size, aad=b"a")
+    stored = record.to_bytes()
+    data_key = unwrapped_by_hand(stored, {"tenant": "42"})
+    vector = ValueVector(
+        "", None, None, "", stored, sealed, data_key, {"tenant": "42"}, b"a", b"", ("alpha",)
+    )
+    assert read_value(vector) == b"p" * size
+
+
+@pytest.mark.parametrize("vector", REWRAPS, ids=lambda vector: vector.after.name)
+def test_a_rewrapped_message_opens_or_is_refused_as_any_other(vector: RewrapVector) -> None:
+    after = vector.after
+    outcome, calls = open_with_library(after)
+    if after.error is None:
+        assert outcome == after.plaintext == read(after)
+    else:
+        assert type(outcome).__name__ == after.error
+        assert after.error != "PolicyError" or calls == []
+    before = vector.before
+    start = 12 + int.from_bytes(before[8:12]) + 32
+    assert after.message.endswith(before[start:])
+
+
+def test_an_independent_reader_opens_what_the_library_rewraps() -> None:
+    client = KMSClient(VectorProvider())
+    source, target = (Keyring([client.key(name)]) for name in ("beta", "alpha"))
+    message = target.rewrap(
+        source.rewrap(Recipe(("beta",), plaintext=b"fresh").build(), to=target).message, to=target
+    ).message
+    data_key = unwrapped_by_hand(message, {"tenant": "42"})
+    vector = MessageVector(
+        "", None, None, "", message, data_key, {"tenant": "42"}, b"orders/17", b"", ("alpha",)
+    )
+    assert read(vector) == b"fresh"

@@ -17,9 +17,11 @@ from anykms.client import KMSClient
 from anykms.envelope.keyring import Keyring
 from anykms.errors import (
     InvalidArgumentError,
+    InvalidCiphertextError,
     KeyConfMismatchError,
     KeyDestroyedError,
     KeyExistsError,
+    KeyNotAllowedError,
     KeyNotFoundError,
     KeyStateError,
     NameReservedError,
@@ -175,11 +177,14 @@ class LifecycleContract(Contract):
         assert harness.main.client.describe_key(made).state is KeyState.DISABLED
 
     def test_a_destroyed_keys_name_never_names_the_old_key(self, harness: Harness) -> None:
-        """C3.4: After destruction a name is reserved; where it can come back, the new key has another URI."""
+        """C3.4: After destruction a name is reserved; where it can come back it names another key: the old
+        KeyInfo stays destroyed, and the new key opens nothing of the old one's.
+        """
         if harness.advance is None:
             _vanishes_by_report(harness)
             return
         made = harness.generate()
+        wrapped = harness.main.key(made).wrap(bytes(32), context={})
         harness.destroy(harness.main.client, made)
         conf = harness.conf(harness.wrapping, name=made.name)
         if not harness.names_return:
@@ -188,9 +193,16 @@ class LifecycleContract(Contract):
             assert type(caught.value) is NameReservedError
             return
         successor = harness.main.client.generate_key(conf)
-        assert successor.uri != made.uri
-        with pytest.raises(KeyDestroyedError):
-            harness.connect().client.describe_key(made)
+        assert successor != made
+        for connection in (harness.main, harness.connect()):
+            with pytest.raises(KeyDestroyedError):
+                connection.key(made).wrap(bytes(32), context={})
+            with pytest.raises(KeyDestroyedError):
+                connection.key(made).unwrap(wrapped, context={})
+            with pytest.raises(KeyDestroyedError):
+                connection.client.describe_key(made)
+            with pytest.raises((KeyNotAllowedError, InvalidCiphertextError)):
+                connection.key(successor).unwrap(wrapped, context={})
 
     @each(
         "change",

@@ -195,7 +195,7 @@ class StateContract(Contract):
         client = harness.connect().client
         if operation == "generate" and state is KeyState.DESTROYED and harness.names_return:
             successor = client.generate_key(harness.conf(harness.wrapping, name=info.name))
-            assert successor.uri != info.uri
+            assert successor != info
             return
         if isinstance(outcome, KeyState):
             _lifecycle(harness, client, info, operation)

@@ -11,10 +11,20 @@ if TYPE_CHECKING:
     from anykms.algorithms import KeyPurpose as KeyPurpose
     from anykms.client import Key as Key
     from anykms.client import KMSClient as KMSClient
+    from anykms.envelope.cache import CacheCounters as CacheCounters
+    from anykms.envelope.cache import DataKeyCache as DataKeyCache
     from anykms.envelope.keyring import Decrypted as Decrypted
     from anykms.envelope.keyring import Keyring as Keyring
     from anykms.envelope.keyring import inspect as inspect
+    from anykms.envelope.message import HeaderFacts as HeaderFacts
     from anykms.envelope.message import UnverifiedHeader as UnverifiedHeader
+    from anykms.envelope.record import Record as Record
+    from anykms.envelope.record import StoredRecords as StoredRecords
+    from anykms.envelope.rewrap import Reencrypted as Reencrypted
+    from anykms.envelope.rewrap import Rewrapped as Rewrapped
+    from anykms.envelope.stores import MemoryRecordStore as MemoryRecordStore
+    from anykms.envelope.stores import RecordStore as RecordStore
+    from anykms.envelope.stores import SQLiteRecordStore as SQLiteRecordStore
     from anykms.errors import KMSError as KMSError
     from anykms.keys import ConnectionURI as ConnectionURI
     from anykms.keys import KeyConf as KeyConf
@@ -41,12 +51,32 @@ _HOMES = {
         "KMSClient",
         "Key",
     ),
+    "anykms.envelope.cache": (
+        "CacheCounters",
+        "DataKeyCache",
+    ),
     "anykms.envelope.keyring": (
         "Decrypted",
         "Keyring",
         "inspect",
     ),
-    "anykms.envelope.message": ("UnverifiedHeader",),
+    "anykms.envelope.message": (
+        "HeaderFacts",
+        "UnverifiedHeader",
+    ),
+    "anykms.envelope.record": (
+        "Record",
+        "StoredRecords",
+    ),
+    "anykms.envelope.rewrap": (
+        "Reencrypted",
+        "Rewrapped",
+    ),
+    "anykms.envelope.stores": (
+        "MemoryRecordStore",
+        "RecordStore",
+        "SQLiteRecordStore",
+    ),
     "anykms.errors": ("KMSError",),
     "anykms.keys": (
         "ConnectionURI",

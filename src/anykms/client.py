@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import os
 from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from types import TracebackType
@@ -95,6 +96,7 @@ class _Session:
         self.policy = policy
         self.retry = retry
         self.state_ttl = state_ttl
+        self.id = os.urandom(16)
         self._statuses: dict[str, tuple[KeyStatus, float]] = {}
         self._public_keys: dict[KeyInfo, PublicKey] = {}
 
@@ -142,9 +144,13 @@ class _Session:
     def describe(self, info: KeyInfo, deadline: Deadline | None = None) -> KeyStatus:
         """The live status, remembered for ``state_ttl`` seconds."""
         uri = str(info.uri)
-        status = self.call(
-            Operation.DESCRIBE_KEY, uri, lambda: self.provider.describe_key(info), deadline=deadline
-        )
+        try:
+            status = self.call(
+                Operation.DESCRIBE_KEY, uri, lambda: self.provider.describe_key(info), deadline=deadline
+            )
+        except KeyDestroyedError:
+            self.forget(info)
+            raise
         self._statuses[uri] = (status, self.retry.clock() + self.state_ttl)
         if status.state is KeyState.DESTROYED:
             raise _state_error(status, self.provider.scheme, Operation.DESCRIBE_KEY, uri)
@@ -341,12 +347,18 @@ class KMSClient:
         return template
 
     def _found(self, name: str, default: KMSError | None = None) -> KeyInfo | None:
-        """The key of that name, None where there is none. ``default`` is raised where it cannot be told."""
+        """The key of that name, None where there is none. ``default`` is raised where it cannot be told.
+
+        Without a default, before a key is made, one whose facts cannot be told counts as none: ``create_key``
+        says that the name is taken.
+        """
         try:
             return self._get(name)
         except KeyNotFoundError:
             return None
         except KMSError as error:
+            if default is None and not error.retryable:
+                return None
             raise default or error from None
 
     def _read_back(self, template: KeyTemplate) -> KeyInfo:
@@ -715,7 +727,8 @@ class Key:
         try:
             return self._call(Operation.DECRYPT, lambda: self._session.provider.decrypt(info, data))
         except InvalidCiphertextError as error:
-            raise self._located(InvalidCiphertextError(NOT_AUTHENTIC), Operation.DECRYPT) from error
+            told = InvalidCiphertextError(NOT_AUTHENTIC, request_id=error.request_id)
+            raise self._located(told, Operation.DECRYPT) from error
 
     def wrap(self, data_key: BytesLike, *, context: Mapping[str, str]) -> bytes:
         """Wrap a 32-byte key, bound to ``context``. Only ``unwrap`` opens it; a Keyring does not.
@@ -801,6 +814,16 @@ class DataKeyWrapper:
             wrapper._session.require(operation, key.info.algorithm, key.info.key_size)
         return wrapper
 
+    @property
+    def session_id(self) -> bytes:
+        """16 bytes that tell this connection, its credentials and its policy from every other of the process."""
+        return self._session.id
+
+    @property
+    def state_ttl(self) -> float:
+        """Seconds that the client believes a key's state."""
+        return self._session.state_ttl
+
     def start_deadline(self) -> Deadline:
         """A deadline of the key's own retry policy."""
         return self._session.retry.start()
@@ -835,6 +858,7 @@ class DataKeyWrapper:
         return der_to_p1363(signature, sender.algorithm)
 
     def verify_sender(self, digest: bytes, signature: bytes) -> None:
+        self._session.gate(Operation.UNWRAP, self.info)
         public_key = self._session.public_key(self._sender())
         public_key.verify(digest, signature, encoding=SignatureEncoding.P1363, prehashed=True)
 
@@ -851,8 +875,10 @@ def _state_error(status: KeyStatus, provider: str, operation: str, key: str) -> 
 
 
 def _rotation(status: KeyStatus) -> tuple[object, ...]:
-    """What changes when a key is rotated, on any provider."""
-    return status.current_version, len(status.versions), status.rotations_left
+    """What changes when a key is rotated: the version in use, or where versions have no names what counts them."""
+    if status.current_version is not None:
+        return (status.current_version,)
+    return len(status.versions), status.rotations_left
 
 
 def _differences(template: KeyTemplate, info: KeyInfo, status: KeyStatus) -> list[str]:

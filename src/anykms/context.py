@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
+from types import MappingProxyType
 from typing import Final
 
 from anykms.errors import InvalidArgumentError
@@ -27,7 +29,7 @@ def validate(context: EncryptionContext) -> dict[str, str]:
         TypeError: not a mapping of str to str.
         InvalidArgumentError: a rule is broken.
     """
-    return canonicalise(context)[0]
+    return dict(canonicalise(context)[0])
 
 
 def canonical_bytes(context: EncryptionContext) -> bytes:
@@ -47,15 +49,23 @@ def canonical_bytes(context: EncryptionContext) -> bytes:
     return canonicalise(context)[1]
 
 
-def canonicalise(context: EncryptionContext) -> tuple[dict[str, str], bytes]:
-    """``validate`` and ``canonical_bytes`` at once."""
-    if not isinstance(context, Mapping):
+def canonicalise(context: EncryptionContext) -> tuple[Mapping[str, str], bytes]:
+    """``validate``, read-only, and ``canonical_bytes`` at once."""
+    if context.__class__ is not dict and not isinstance(context, Mapping):
         raise TypeError(
             f"context is a mapping of str to str, not {type(context).__name__}; write {{}} for none"
         )
+    pairs = tuple(context.items())
+    try:
+        return _canonicalised(pairs)
+    except TypeError:
+        return _canonical(pairs)  # not hashable, so not str: it says so
+
+
+def _canonical(context: tuple[tuple[str, str], ...]) -> tuple[Mapping[str, str], bytes]:
     if len(context) > MAX_PAIRS:
         raise InvalidArgumentError(f"context has {len(context)} pairs; at most {MAX_PAIRS} are allowed")
-    encoded = sorted((_encode(name), _encode(value), name, value) for name, value in context.items())
+    encoded = sorted((_encode(name), _encode(value), name, value) for name, value in context)
     parts = [LABEL]
     for name_bytes, value_bytes, name, _ in encoded:
         if name.startswith(_RESERVED_PREFIXES):
@@ -66,7 +76,11 @@ def canonicalise(context: EncryptionContext) -> tuple[dict[str, str], bytes]:
         raise InvalidArgumentError(
             f"context takes {len(canonical)} canonical bytes; at most {MAX_CANONICAL_SIZE} are allowed"
         )
-    return {name: value for _, _, name, value in encoded}, canonical
+    return MappingProxyType({name: value for _, _, name, value in encoded}), canonical
+
+
+# An application meets few contexts, and meets them with every message.
+_canonicalised = lru_cache(maxsize=256)(_canonical)
 
 
 def _encode(text: str) -> bytes:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import hashlib
+from dataclasses import dataclass, fields
 from datetime import timedelta
+from typing import cast
 
 from anykms.errors import InvalidArgumentError, PolicyError
 
@@ -36,6 +38,12 @@ class Policy:
         if not 1 <= self.max_recipients <= 32:
             raise InvalidArgumentError(f"max_recipients is {self.max_recipients}; use 1 to 32")
 
+    def digest(self) -> bytes:
+        """32 bytes that two policies share only if they are of one class and have the same rules."""
+        rules = {rule.name: _rule(getattr(self, rule.name)) for rule in fields(self)}
+        kind = f"{type(self).__module__}.{type(self).__qualname__}"
+        return hashlib.sha256(repr((kind, sorted(rules.items()))).encode()).digest()
+
     def check_provider(self, scheme: str) -> None:
         """Raises PolicyError unless keys of this provider are allowed."""
         if self.providers is not None and scheme not in self.providers:
@@ -64,3 +72,12 @@ class Policy:
                 "policy rule require_sender_authentication: whoever knows the RSA public key could have made this; "
                 "use a key with a sender key, or a policy that accepts it"
             )
+
+
+def _rule(value: object) -> str:
+    """A rule's value; sets have no order of their own."""
+    return (
+        repr(sorted(map(repr, cast("frozenset[object]", value))))
+        if isinstance(value, frozenset)
+        else repr(value)
+    )

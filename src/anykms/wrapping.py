@@ -6,9 +6,9 @@ has RSA only.
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import os
+from binascii import b2a_base64
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import Annotated, Final, Protocol
@@ -38,6 +38,7 @@ _RSA_SIZES: Final = (256, 384, 512)
 # The intermediate key encrypts once in its life, so a fixed nonce never repeats under it.
 _SINGLE_USE_NONCE: Final = bytes(12)
 _SHA512: Final = SHA512()
+_URL_SAFE: Final = bytes.maketrans(b"+/", b"-_")
 _NO_CONTEXT: Final = WrapContext({}, b"")
 
 
@@ -142,7 +143,9 @@ def unwrap_data_key(key: Wrapper, wrapped: WrappedKey, *, bind: bytes, pairs: Ma
         intermediate = _exactly_32(key.unwrap(wrapped.wrapped, version, _NO_CONTEXT))
         cipher = _intermediate_cipher(intermediate, bind)
         return _exactly_32(cipher.decrypt(_SINGLE_USE_NONCE, wrapped.data_key, bind))
-    except (InvalidCiphertextError, InvalidSignatureError, InvalidTag) as error:
+    except InvalidCiphertextError as error:
+        raise InvalidCiphertextError(NOT_AUTHENTIC, request_id=error.request_id) from error
+    except (InvalidSignatureError, InvalidTag) as error:
         raise InvalidCiphertextError(NOT_AUTHENTIC) from error
 
 
@@ -158,7 +161,8 @@ def _spelt(uri: KeyURI, version: str | None) -> str:
 
 
 def _wrap_context(bind: bytes, pairs: Mapping[str, str]) -> WrapContext:
-    text = base64.urlsafe_b64encode(bind).decode().rstrip("=")
+    # Base64 of 32 bytes is 43 characters and one "=".
+    text = b2a_base64(bind, newline=False).translate(_URL_SAFE)[:43].decode()
     return WrapContext({**pairs, "anykms:bind": text}, bind)
 
 

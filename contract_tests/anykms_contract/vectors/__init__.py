@@ -1,6 +1,6 @@
 """Test vectors of the message format, and the fixed keys they were made with.
 
-``messages.json`` gives for each message the data key, so that a second implementation can be checked from
+The files give for each message, value and rewrap the data key, so that a second implementation can be checked from
 the file and docs/message-format.md alone; the keys that wrapped it are in ``keys.json``.
 """
 
@@ -67,28 +67,90 @@ class MessageVector:
     ring: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class ValueVector:
+    """One detached value and the record that it names, or seems to; otherwise as ``MessageVector``.
+
+    Attributes:
+        fails_at: "value" for its own first 17 bytes and length, else a step of decryption.
+    """
+
+    name: str
+    fails_at: str | None
+    error: str | None
+    why: str
+    record: bytes
+    value: bytes
+    data_key: bytes
+    context: Mapping[str, str]
+    aad: bytes
+    plaintext: bytes
+    ring: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RewrapVector:
+    """A message after a rewrap, and before it."""
+
+    before: bytes
+    after: MessageVector
+
+
 def _load(name: str) -> object:
     return json.loads(files(__name__).joinpath(name).read_text("utf-8"))
 
 
+def _rows(name: str) -> list[dict[str, object]]:
+    return cast("list[dict[str, object]]", _load(name))
+
+
+def _octets(row: dict[str, object], field: str) -> bytes:
+    return bytes.fromhex(str(row[field]))
+
+
+def _message(row: dict[str, object]) -> MessageVector:
+    return MessageVector(
+        name=str(row["name"]),
+        fails_at=cast("str | None", row["fails_at"]),
+        error=cast("str | None", row["error"]),
+        why=str(row["why"]),
+        message=_octets(row, "message"),
+        data_key=_octets(row, "data_key"),
+        context=cast("dict[str, str]", row["context"]),
+        aad=_octets(row, "aad"),
+        plaintext=_octets(row, "plaintext"),
+        ring=tuple(cast("list[str]", row["ring"])),
+    )
+
+
 def messages() -> list[MessageVector]:
     """Every vector of ``messages.json``."""
-    rows = cast("list[dict[str, object]]", _load("messages.json"))
+    return [_message(row) for row in _rows("messages.json")]
+
+
+def values() -> list[ValueVector]:
+    """Every vector of ``values.json``."""
     return [
-        MessageVector(
+        ValueVector(
             name=str(row["name"]),
             fails_at=cast("str | None", row["fails_at"]),
             error=cast("str | None", row["error"]),
             why=str(row["why"]),
-            message=bytes.fromhex(str(row["message"])),
-            data_key=bytes.fromhex(str(row["data_key"])),
+            record=_octets(row, "record"),
+            value=_octets(row, "value"),
+            data_key=_octets(row, "data_key"),
             context=cast("dict[str, str]", row["context"]),
-            aad=bytes.fromhex(str(row["aad"])),
-            plaintext=bytes.fromhex(str(row["plaintext"])),
+            aad=_octets(row, "aad"),
+            plaintext=_octets(row, "plaintext"),
             ring=tuple(cast("list[str]", row["ring"])),
         )
-        for row in rows
+        for row in _rows("values.json")
     ]
+
+
+def rewraps() -> list[RewrapVector]:
+    """Every vector of ``rewraps.json``."""
+    return [RewrapVector(_octets(row, "before"), _message(row)) for row in _rows("rewraps.json")]
 
 
 def keys() -> dict[str, dict[str, str]]:

@@ -12,7 +12,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import cast
@@ -658,14 +658,129 @@ def _rewritten(
     return rewrite
 
 
+def values() -> list[dict[str, object]]:
+    """Detached values: a record, and one value that is sealed under it or is not."""
+
+    def row(
+        name: str,
+        recipe: Recipe,
+        why: str,
+        fails_at: str | None = None,
+        *,
+        value: Callable[[bytes], bytes] = lambda value: value,
+        aad: bytes | None = None,
+        form: int = 1,
+    ) -> dict[str, object]:
+        message = replace(recipe, form=form).build()
+        start = len(MAGIC) + 4 + int.from_bytes(message[8:12]) + 32
+        sealed = value(b"\x01" + recipe.record_id + message[start:])
+        found = _row(
+            name, recipe, why, fails_at, "InvalidCiphertextError" if fails_at else None, _Reader(aad=aad)
+        )
+        found["record"] = message[:start].hex()
+        found["value"] = sealed.hex()
+        del found["message"]
+        return found
+
+    short = Recipe()
+    return [
+        row("a value", short, "the plain case"),
+        row("empty plaintext and aad", Recipe(plaintext=b"", aad=b""), "89 bytes"),
+        row("two chunks", Recipe(plaintext=b"c" * 16385), "a value may be of any size"),
+        row("required context", Recipe(context={"a": "1", "b": "2"}, required=["b"]), "the reader brings b"),
+        row("first byte 0", short, "1 is the only one", "value", value=lambda v: b"\0" + v[1:]),
+        row("first byte 2", short, "1 is the only one", "value", value=lambda v: b"\2" + v[1:]),
+        row("unknown record id", short, "one bit", "value", value=_flip(1)),
+        row("last byte of the record id", short, "one bit", "value", value=_flip(16)),
+        row("no body", short, "the id and no more", "value", value=lambda v: v[:17]),
+        row("88 bytes", Recipe(plaintext=b""), "shorter than any value", "value", value=lambda v: v[:88]),
+        row("another row's aad", short, "the reader says orders/18", "commitment", aad=b"orders/18"),
+        row("body of a message", short, "form 0", "commitment", form=0),
+        row(
+            "body of another record",
+            short,
+            "under this record's id",
+            "commitment",
+            value=lambda v: v[:17] + Recipe(form=1).build()[-len(v[17:]) :],
+        ),
+        row("commitment damaged", short, "one bit", "commitment", value=_flip(17 + 24)),
+        row("chunk damaged", short, "one bit", "chunks", value=_flip(17 + 56)),
+        row("cut", short, "the last byte is missing", "chunks", value=lambda v: v[:-1]),
+    ]
+
+
+def rewraps() -> list[dict[str, object]]:
+    """Messages after a rewrap, beside what they were before: ``body`` is in both, byte for byte."""
+
+    def row(
+        name: str,
+        before: Recipe,
+        after: Recipe,
+        why: str,
+        fails_at: str | None = None,
+        error: str | None = None,
+    ) -> dict[str, object]:
+        old = before.build()
+        start = len(MAGIC) + 4 + int.from_bytes(old[8:12]) + 32
+
+        def same_body(_: bytes) -> bytes:
+            return old[start:]
+
+        new = replace(
+            after,
+            data_key=before.data_key,
+            record_id=before.record_id,
+            plaintext=before.plaintext,
+            body=same_body,
+        )
+        return {**_row(name, new, why, fails_at, error), "before": old.hex()}
+
+    def reset(rows: list[list[object]]) -> object:
+        return [[*rows[0][:3], 0, *rows[0][4:]]]
+
+    return [
+        row("another recipient", Recipe(), Recipe(("beta",), generation=1), "the plain case"),
+        row("the same key again", Recipe(), Recipe(generation=1), "a later version of it, say"),
+        row(
+            "more recipients",
+            Recipe(generation=7),
+            Recipe(("gamma", "rho", "beta"), generation=8),
+            "origin 0: alpha proves the sender",
+        ),
+        row("the last generation", Recipe(generation=2**32 - 2), Recipe(generation=2**32 - 1), "and no more"),
+        row("from RSA with a sender key", Recipe(("rho",)), Recipe(generation=1), "origin 0"),
+        row(
+            "laundered",
+            Recipe(("sigma",)),
+            Recipe(origin=1, generation=1),
+            "sigma proves no sender, so origin is 1",
+            "sender",
+            "PolicyError",
+        ),
+        row(
+            "laundered, origin set back",
+            Recipe(("sigma",)),
+            Recipe(origin=1, generation=1, entries=reset),
+            "the forger knows the data key, but origin is in the wrap",
+            "unwrap",
+            "InvalidCiphertextError",
+        ),
+    ]
+
+
 def main(folder: Path) -> None:
-    """Write keys.json and messages.json into ``folder``."""
-    rows = [*good(), *malformed(), *refused(), *forged()]
-    if len({row["name"] for row in rows}) != len(rows):
-        raise ValueError("two vectors have one name")
-    for name, data in (("keys.json", published_keys()), ("messages.json", rows)):
+    """Write keys.json, messages.json, values.json and rewraps.json into ``folder``."""
+    tables = {
+        "messages.json": [*good(), *malformed(), *refused(), *forged()],
+        "values.json": values(),
+        "rewraps.json": rewraps(),
+    }
+    for name, rows in tables.items():
+        if len({row["name"] for row in rows}) != len(rows):
+            raise ValueError(f"two vectors of {name} have one name")
+    for name, data in {"keys.json": published_keys(), **tables}.items():
         folder.joinpath(name).write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n", "utf-8")
-    sys.stdout.write(f"{len(rows)} vectors\n")
+    sys.stdout.write(f"{sum(map(len, tables.values()))} vectors\n")
 
 
 if __name__ == "__main__":

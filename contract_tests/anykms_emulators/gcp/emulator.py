@@ -115,8 +115,8 @@ class GCPEmulator(Emulator):
 
     @property
     def options(self) -> Mapping[str, Any]:
-        """Nothing: the URI says it all."""
-        return {}
+        """`allow_insecure_endpoint`: the server speaks no TLS."""
+        return {"allow_insecure_endpoint": True}
 
     @property
     def environment(self) -> Mapping[str, str]:

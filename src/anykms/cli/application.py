@@ -21,6 +21,8 @@ _OWN: Final = {
     "encrypt": "anykms.cli.messages",
     "decrypt": "anykms.cli.messages",
     "inspect": "anykms.cli.messages",
+    "rewrap": "anykms.cli.messages",
+    "reencrypt": "anykms.cli.messages",
     "sign": "anykms.cli.signatures",
     "verify": "anykms.cli.signatures",
 }
@@ -100,7 +102,12 @@ def _installed() -> dict[str, EntryPoint]:
     epilog="Begin with: anykms demo",
 )
 @click.version_option(package_name="anykms", prog_name="anykms")
-def application() -> None:
+@click.option(
+    "--allow-insecure-endpoint",
+    is_flag=True,
+    help="Accept an endpoint without TLS in a --store URI: an emulator's on this machine, no other.",
+)
+def application(allow_insecure_endpoint: bool) -> None:  # read where a keystore is opened
     """Encrypt, decrypt, sign and verify files with keys of a local keystore or a cloud KMS.
 
     \b

@@ -7,6 +7,8 @@ from contextlib import ExitStack
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
+import click
+
 from anykms.cli.failures import usage
 from anykms.cli.terminal import warn
 from anykms.errors import InvalidArgumentError, KeyNotFoundError, KMSError
@@ -33,8 +35,6 @@ class Stores:
         self._failures: list[Exception] = []
 
     def __enter__(self) -> Self:
-        from anykms.registry import connect
-
         if not self._uris:
             raise usage(
                 "no keystore is named",
@@ -43,7 +43,7 @@ class Stores:
         with ExitStack() as stack:
             for uri in self._uris:
                 try:
-                    self._clients.append(stack.enter_context(connect(uri)))
+                    self._clients.append(stack.enter_context(_open(uri)))
                 except InvalidArgumentError:
                     raise
                 except (KMSError, OSError) as error:
@@ -121,3 +121,15 @@ class Stores:
         if not self._tolerant:
             raise error
         warn(f"{type(error).__name__}: {error}; going on without it")
+
+
+def _open(uri: str) -> KMSClient:
+    """Connect, with what the flags of ``anykms`` itself add where the URI names an endpoint."""
+    from anykms.keys import ConnectionURI
+    from anykms.registry import connect
+
+    where = ConnectionURI.parse(uri)
+    allowed = click.get_current_context().find_root().params.get("allow_insecure_endpoint", False)
+    if allowed and {"endpoint", "endpoint_url"} & where.options.keys():
+        return connect(where, allow_insecure_endpoint=True)
+    return connect(where)

@@ -15,7 +15,7 @@ import click
 
 from anykms import errors
 from anykms.cli.failures import ExitCode
-from anykms.cli.files import read_all, write
+from anykms.cli.files import write
 from anykms.cli.options import json_option
 from anykms.cli.terminal import print_json, print_table
 
@@ -80,11 +80,11 @@ class Demo:
         plain.write_bytes(_DOCUMENT)
         write(
             str(sealed),
-            both.encrypt(read_all(str(plain)), context=_TENANT, aad=_AAD),
+            both.encrypt(plain.read_bytes(), context=_TENANT, aad=_AAD),
             force=False,
             private=False,
         )
-        message = bytes(read_all(str(sealed)))
+        message = sealed.read_bytes()
         hidden = b"4111" not in message and len(message) > len(_DOCUMENT)
         self._note(
             "encrypt a file for orders and orders-backup",

@@ -43,6 +43,17 @@ keys_option = click.option(
     required=True,
     help="Key: its name, its URI or its provider's own identifier; may be repeated.",
 )
+to_option = click.option(
+    "--to",
+    "recipients",
+    metavar="NAME",
+    multiple=True,
+    required=True,
+    help="Key that the result is for, named as with --key; may be repeated. All of them must be named.",
+)
+generation_option = click.option(
+    "--min-generation", metavar="N", type=int, default=0, help="Oldest generation of recipients to accept."
+)
 output_option = click.option(
     "-o",
     "--output",

@@ -2,28 +2,47 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Final
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Final, TypeAlias
 
 from anykms.algorithms import KeyPurpose
 from anykms.client import DataKeyWrapper, Key
+from anykms.context import canonicalise
+from anykms.envelope.cache import MAX_AGE, DataKeyCache
 from anykms.envelope.message import (
-    MAX_AAD,
     MAX_GENERATION,
     MAX_RECIPIENTS_READ,
     MAX_RECIPIENTS_WRITTEN,
+    Binding,
+    BodyKey,
     DataKey,
+    HeaderFacts,
     Message,
-    Record,
     UnverifiedHeader,
+    checked_aad,
+    claimed_head_size,
 )
-from anykms.envelope.stream import MessageFile, MessageReader, MessageWriter, Sink, Source, read_head
+from anykms.envelope.record import KeptBytes, Pin, Record, checked_generation, checked_record_id, parse_record
+from anykms.envelope.rewrap import Reencrypted, Rewrapped, replace_file
+from anykms.envelope.stream import (
+    MessageFile,
+    MessageReader,
+    MessageWriter,
+    Sink,
+    Source,
+    copy_rest,
+    read_head,
+    write_all,
+)
 from anykms.errors import (
     DeadlineExceededError,
+    IntegrityError,
     InvalidArgumentError,
     KeyNotAllowedError,
     KeyNotFoundError,
@@ -41,7 +60,7 @@ from anykms.keys import KeyInfo, KeyURI
 from anykms.payload import BytesLike, buffer, octets
 from anykms.policy import Policy
 from anykms.provider import DATA_KEY_SIZE
-from anykms.wrapping import WrappedKey, unwrap_data_key, wrap_data_key
+from anykms.wrapping import RSA_WITH_SENDER, WrappedKey, unwrap_data_key, wrap_algorithm
 
 _TRY_NEXT: Final = (
     UnavailableError,
@@ -54,6 +73,7 @@ _TRY_NEXT: Final = (
     KeyNotFoundError,
 )
 """This recipient cannot be used now; another one may. Anything else ends the operation."""
+_Match: TypeAlias = tuple[KeyURI, WrappedKey]
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,14 +99,22 @@ class Decrypted:
     created: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Opened:
-    """A header whose tag has been checked: the data key, and the key that it came through."""
+    """A header whose tag has been checked, and the key of its bodies."""
 
-    data_key: DataKey = field(repr=False)
-    key: KeyInfo
-    key_uri: KeyURI
-    sender_authenticated: bool
+    slot: bytes
+    body_key: BodyKey = field(repr=False)
+    facts: HeaderFacts
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Prepared:
+    """A header under a data key made here, and the key of its bodies."""
+
+    slot: bytes
+    header: bytes
+    body_key: BodyKey = field(repr=False)
 
 
 class Keyring:
@@ -96,6 +124,8 @@ class Keyring:
         keys: 1 to 32 ENCRYPT_DECRYPT keys, of one or several providers; the first is the primary one. All are
             recipients of what ``encrypt`` makes (8 at most then), and no other key is ever used to decrypt.
         policy: what may be opened; the default demands an authenticated sender.
+        cache: keeps data keys for ``encrypt``, ``decrypt`` and ``decrypt_detailed``; streams and files always ask
+            their keys. None keeps nothing.
         clock: UTC seconds, for the date of a data key and its age.
 
     Raises:
@@ -115,7 +145,12 @@ class Keyring:
     """
 
     def __init__(
-        self, keys: Sequence[Key], *, policy: Policy | None = None, clock: Callable[[], float] = time.time
+        self,
+        keys: Sequence[Key],
+        *,
+        policy: Policy | None = None,
+        cache: DataKeyCache | None = None,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         if not 1 <= len(keys) <= MAX_RECIPIENTS_READ:
             raise InvalidArgumentError(f"a keyring holds 1 to {MAX_RECIPIENTS_READ} keys, not {len(keys)}")
@@ -135,6 +170,22 @@ class Keyring:
             self._wrappers[key.info.uri.without_version()] = DataKeyWrapper.of(key)
         if len(self._wrappers) != len(keys):
             raise InvalidArgumentError("a key is in the keyring twice")
+        self._cache = cache
+        self._state_ttl = min(wrapper.state_ttl for wrapper in self._wrappers.values())
+        identity = b"" if cache is None else self._identity()
+        self._encrypt_slots = b"anykms encrypt" + identity
+        self._decrypt_slots = b"anykms decrypt" + identity
+        # Digests of what came last: messages of one data key come in rows.
+        self._last_written = b"", b""
+        self._last_read = b"", b"", b""
+
+    def _identity(self) -> bytes:
+        """What must be equal for two rings to share a data key: policy, connections, key URIs and facts."""
+        digest = hashlib.sha256(self._policy.digest())
+        for wrapper in self._wrappers.values():
+            facts = wrapper.info.to_json()
+            digest.update(b"".join((wrapper.session_id, len(facts).to_bytes(4), facts)))
+        return digest.digest()
 
     @property
     def keys(self) -> tuple[KeyInfo, ...]:
@@ -165,29 +216,71 @@ class Keyring:
             TypeError, InvalidArgumentError: bad input, before any key is used.
             KMSError: a key of the ring cannot wrap now; nothing is returned then.
         """
-        data, bound = buffer(plaintext, "plaintext"), checked_aad(aad)
-        header, data_key = self.new_data_key(context, required)
-        return b"".join((header, *data_key.encrypt(data, bound)))
+        data = plaintext if type(plaintext) is bytes else buffer(plaintext, "plaintext")
+        bound = checked_aad(aad)
+        prepared = self._prepared(context, required, len(data))
+        return b"".join((prepared.header, *prepared.body_key.encrypt(data, bound)))
 
-    def new_data_key(
-        self, context: Mapping[str, str], required: Collection[str] = ()
-    ) -> tuple[bytes, DataKey]:
+    def _prepared(self, context: Mapping[str, str], required: Collection[str], size: int) -> Prepared:
+        """A header and body key to encrypt ``size`` bytes with: new ones, or kept ones that were made here."""
+        cache = self._cache
+        if cache is None:
+            return self.prepare(context, required)
+        if isinstance(required, (str, bytes)):
+            raise TypeError("required is a collection of context names, not one str")
+        ctx = canonicalise(context)[1]
+        known_ctx, slot = self._last_written
+        if required or ctx != known_ctx:
+            names = repr(sorted(set(required))).encode("utf-8", "surrogatepass") if required else b""
+            slot = hashlib.sha256(b"".join((self._encrypt_slots, len(ctx).to_bytes(4), ctx, names))).digest()
+            if not required:
+                self._last_written = ctx, slot
+        found = cache.get(slot, size)
+        if found is None:
+            oldest = self._policy.max_age
+            found = cache.fetch(
+                slot,
+                size,
+                partial(self.prepare, context, required, slot),
+                calls=self._wrap_calls(),
+                lifetime=MAX_AGE if oldest is None else oldest.total_seconds(),
+            )
+        if not isinstance(found, Prepared) or found.slot != slot:
+            raise _misplaced()
+        return found
+
+    def _wrap_calls(self) -> int:
+        algorithms = [wrap_algorithm(wrapper.info) for wrapper in self._wrappers.values()]
+        return len(algorithms) + algorithms.count(RSA_WITH_SENDER)
+
+    def prepare(
+        self,
+        context: Mapping[str, str],
+        required: Collection[str] = (),
+        slot: bytes = b"",
+        *,
+        origin: int = 0,
+    ) -> Prepared:
         """A fresh data key, wrapped under every key of the ring, and the header that says so."""
         if isinstance(required, (str, bytes)):
             raise TypeError("required is a collection of context names, not one str")
+        wrappers = self.wrappers()
+        binding = Binding.new(context, required, int(self._clock()))
+        data_key = DataKey(binding, os.urandom(DATA_KEY_SIZE))
+        header = data_key.wrapped_for(wrappers, origin=origin, generation=0)
+        return Prepared(slot, header, data_key.body_key())
+
+    def wrappers(self) -> Collection[DataKeyWrapper]:
+        """The keys as recipients of something to write.
+
+        Raises:
+            InvalidArgumentError: more than a message may have.
+        """
         if len(self._wrappers) > MAX_RECIPIENTS_WRITTEN:
             raise InvalidArgumentError(
                 f"a message has at most {MAX_RECIPIENTS_WRITTEN} recipients, the ring has {len(self._wrappers)} keys"
             )
-        record = Record.new(context, required, int(self._clock()))
-        secret = os.urandom(DATA_KEY_SIZE)
-        bind = record.bind(0)
-        recipients = [
-            wrap_data_key(wrapper, secret, bind=bind, pairs=record.context, origin=0)
-            for wrapper in self._wrappers.values()
-        ]
-        data_key = DataKey(record, secret)
-        return data_key.header(recipients, generation=0), data_key
+        return self._wrappers.values()
 
     def decrypt(
         self, message: BytesLike, *, context: Mapping[str, str], aad: BytesLike = b"", min_generation: int = 0
@@ -208,27 +301,84 @@ class Keyring:
             StaleMessageError: an older generation than demanded.
             KMSError: no key of the ring can be used now.
         """
-        return self.decrypt_detailed(
-            message, context=context, aad=aad, min_generation=min_generation
-        ).plaintext
+        return self._decrypt(message, context, aad, min_generation)[1]
 
     def decrypt_detailed(
         self, message: BytesLike, *, context: Mapping[str, str], aad: BytesLike = b"", min_generation: int = 0
     ) -> Decrypted:
         """``decrypt``, and which key opened the message, its generation and whether its sender is authenticated."""
-        data, bound = buffer(message, "message"), checked_aad(aad)
-        _check_generation(min_generation)
-        parsed = Message(data)
-        opened = self.open_header(parsed, context, min_generation)
+        opened, plaintext = self._decrypt(message, context, aad, min_generation)
+        facts = opened.facts
         return Decrypted(
-            plaintext=opened.data_key.decrypt(parsed.body, bound),
-            key=opened.key,
-            key_uri=opened.key_uri,
-            generation=parsed.generation,
-            sender_authenticated=opened.sender_authenticated,
-            record_id=parsed.immutable.record_id,
-            created=parsed.immutable.created,
+            plaintext=plaintext,
+            key=facts.key,
+            key_uri=facts.key_uri,
+            generation=facts.generation,
+            sender_authenticated=facts.sender_authenticated,
+            record_id=facts.record_id,
+            created=facts.created,
         )
+
+    def _decrypt(
+        self, message: BytesLike, context: Mapping[str, str], aad: BytesLike, min_generation: int
+    ) -> tuple[Opened, bytes]:
+        data = message if type(message) is bytes else buffer(message, "message")
+        bound = checked_aad(aad)
+        if min_generation.__class__ is not int or min_generation:
+            checked_generation(min_generation)
+        if self._cache is None:
+            parsed = Message(data)
+            opened = self.open_header(parsed, context, min_generation)
+            return opened, opened.body_key.decrypt(parsed.body, bound)
+        # What is remembered was proven byte for byte, and is judged by the policy again.
+        ctx = canonicalise(context)[1]
+        start = claimed_head_size(data)
+        head = data[:start]
+        known_ctx, known_head, slot = self._last_read
+        if head != known_head or ctx != known_ctx:
+            slot = hashlib.sha256(b"".join((self._decrypt_slots, len(ctx).to_bytes(4), ctx, head))).digest()
+            self._last_read = ctx, bytes(head), slot
+        size = len(data) - start
+        found = self._cache.get(slot, size)
+        if found is None:
+            found = self._opened(self._cache, slot, size, Message(data), context, min_generation)
+        if not isinstance(found, Opened) or found.slot != slot:
+            raise _misplaced()
+        self.check_again(found.facts, min_generation)
+        return found, found.body_key.decrypt(data[start:], bound)
+
+    def _opened(
+        self,
+        cache: DataKeyCache,
+        slot: bytes,
+        size: int,
+        message: Message,
+        context: Mapping[str, str],
+        min_generation: int,
+    ) -> Opened:
+        """The header, opened once for all threads that wait for the same one; each has been admitted by itself."""
+        binding, allowed = self._admit(message, context, min_generation)
+        return cache.fetch(
+            slot,
+            size,
+            lambda: self._open(message, binding, allowed, slot),
+            calls=1,
+            lifetime=self._state_ttl,
+        )
+
+    def check_again(self, facts: HeaderFacts, min_generation: int) -> None:
+        """Every rule that a header opened before may break by now, or under this policy.
+
+        Raises:
+            PolicyError, StaleMessageError: it does.
+        """
+        self._policy.check_message(
+            suite=facts.suite, created=facts.created, recipients=facts.recipients, now=self._clock()
+        )
+        if not facts.sender_authenticated:
+            self._policy.check_sender(False)
+        if facts.generation < min_generation:
+            raise _stale(facts.generation, min_generation)
 
     def encrypt_stream(
         self,
@@ -260,8 +410,8 @@ class Keyring:
             OSError: from the sink, later.
         """
         bound = checked_aad(aad)
-        header, data_key = self.new_data_key(context, required)
-        return MessageWriter(sink, header, data_key, bound)
+        prepared = self.prepare(context, required)
+        return MessageWriter(sink, prepared.header, prepared.body_key, bound)
 
     def decrypt_stream(
         self, source: Source, *, context: Mapping[str, str], aad: BytesLike = b"", min_generation: int = 0
@@ -277,9 +427,9 @@ class Keyring:
             OSError: from the source.
         """
         bound = checked_aad(aad)
-        _check_generation(min_generation)
+        checked_generation(min_generation)
         opened = self.open_header(read_head(source), context, min_generation)
-        return MessageReader(source, opened.data_key, bound)
+        return MessageReader(source, opened.body_key, bound, opened.facts)
 
     def open(
         self,
@@ -301,18 +451,317 @@ class Keyring:
             OSError: the file cannot be read.
         """
         bound = checked_aad(aad)
-        _check_generation(min_generation)
+        checked_generation(min_generation)
         source = io.FileIO(file) if isinstance(file, (str, os.PathLike)) else file
         try:
             source.seek(0)
             opened = self.open_header(read_head(source), context, min_generation)
-            return MessageFile(source, opened.data_key, bound, source.tell())
+            return MessageFile(source, opened.body_key, bound, source.tell(), opened.facts)
         except BaseException:
             source.close()
             raise
 
+    @property
+    def state_ttl(self) -> float:
+        """Seconds that an opened data key may be used: the shortest ``state_ttl`` of the keys' clients."""
+        return self._state_ttl
+
+    def record(self, *, context: Mapping[str, str], required: Collection[str] = ()) -> Record:
+        """A new record: one data key for many small values, each 89 bytes over its plaintext.
+
+        Store ``record.to_bytes()``, and keep ``record.record_id`` where the store's owner cannot change it.
+        ``StoredRecords`` does so with a ``RecordStore``.
+
+        Args:
+            context, required: see ``encrypt``.
+
+        Raises:
+            TypeError, InvalidArgumentError: bad input, before any key is used.
+            PolicyError: no key of the ring proves a sender, so the record could not be opened again.
+            KMSError: a key of the ring cannot wrap now.
+        """
+        stored, opened = self.new_record(context, required)
+        pin = Pin(opened.facts.record_id, by_application=True, made_here=True)
+        return Record(self, pin, KeptBytes(stored), context, DataKeyCache()).start(opened)
+
+    def new_record(self, context: Mapping[str, str], required: Collection[str]) -> tuple[bytes, Opened]:
+        """A record to store, and the same as ``open_header`` would give it. Raises as ``record``."""
+        provable = any(wrapper.info.sender_authenticated for wrapper in self._wrappers.values())
+        self._policy.check_sender(provable)
+        prepared = self.prepare(context, required)
+        claims = Message(prepared.header).immutable
+        primary = self.keys[0]
+        facts = HeaderFacts(
+            key=primary,
+            key_uri=primary.uri,
+            generation=0,
+            sender_authenticated=provable,
+            record_id=claims.record_id,
+            created=claims.created,
+            suite=claims.suite,
+            recipients=len(self._wrappers),
+        )
+        return prepared.header, Opened(b"", prepared.body_key, facts)
+
+    def open_record(
+        self,
+        record: BytesLike,
+        *,
+        context: Mapping[str, str],
+        record_id: BytesLike | None = None,
+        min_generation: int = 0,
+    ) -> Record:
+        """A record that was stored: for opening, and under these conditions for sealing.
+
+        It seals only where ``record_id`` is given, its data key came through a sender-authenticated recipient, its
+        generation is not below ``min_generation``, and its age is within the policy. Otherwise whoever can write the
+        store could plant a record whose data key they know.
+
+        Args:
+            record: what ``Record.to_bytes`` gave.
+            context: the one it was made with, whole.
+            record_id: the id that the application knows from elsewhere than the store, 16 bytes.
+            min_generation: oldest generation of recipients to accept, from outside the record.
+
+        Raises:
+            InvalidCiphertextError: not authentic, or of another id.
+            KMSError: as ``decrypt``.
+        """
+        stored = octets(record, "record")
+        found = parse_record(stored).immutable.record_id
+        pin = Pin(
+            found if record_id is None else checked_record_id(record_id), by_application=record_id is not None
+        )
+        source = KeptBytes(stored, checked_generation(min_generation))
+        return Record(self, pin, source, context, DataKeyCache()).start()
+
+    def rewrap(
+        self,
+        message: BytesLike,
+        *,
+        to: Keyring | Sequence[Key],
+        context: Mapping[str, str] | None = None,
+        min_generation: int = 0,
+    ) -> Rewrapped:
+        """The same message for other recipients: a new header, the same data key and body. Nothing is decrypted.
+
+        Args:
+            message: a whole message, or a stored record.
+            to: all recipients of the result, 1 to 8.
+            context: pairs to add to those stored in the header, so the required ones; None for none.
+            min_generation: oldest generation of recipients to accept, from outside the message.
+
+        Raises:
+            InvalidArgumentError: the generation is at its end, 2^32 - 1; reencrypt the message.
+            ContextMismatchError: required values are missing, or a pair is not the message's.
+            KMSError: as ``decrypt`` as far as the header, or a new recipient cannot wrap now.
+
+        >>> import anykms, tempfile
+        >>> client = anykms.connect(f"local://{tempfile.mkdtemp()}/keys.db", create=True)
+        >>> old, new = (
+        ...     Keyring([client.key(client.generate_key(anykms.KeyConf(name, "ENCRYPT_DECRYPT")))])
+        ...     for name in ("old", "new")
+        ... )
+        >>> result = old.rewrap(old.encrypt(b"paid", context={"tenant": "42"}), to=new)
+        >>> result.operation, result.generation
+        ('rewrap', 1)
+        >>> new.decrypt(result.message, context={"tenant": "42"}, min_generation=1)
+        b'paid'
+        """
+        parsed = Message(buffer(message, "message"))
+        return self._rewrapped(
+            parsed, to, context, min_generation, lambda head: b"".join((head, parsed.body))
+        )
+
+    def rewrap_stream(
+        self,
+        source: Source,
+        sink: Sink,
+        *,
+        to: Keyring | Sequence[Key],
+        context: Mapping[str, str] | None = None,
+        min_generation: int = 0,
+    ) -> Rewrapped:
+        """``rewrap`` of a message of any size, from one binary file to another. The body is copied as it is.
+
+        Raises:
+            KMSError: as ``rewrap``.
+            OSError: from the files.
+        """
+
+        def copied(head: bytes) -> bytes:
+            write_all(sink, memoryview(head))
+            copy_rest(source, sink)
+            return b""
+
+        return self._rewrapped(read_head(source), to, context, min_generation, copied)
+
+    def rewrap_file(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        to: Keyring | Sequence[Key],
+        context: Mapping[str, str] | None = None,
+        min_generation: int = 0,
+    ) -> Rewrapped:
+        """``rewrap`` of a file in place: at once or not at all, by way of a new file beside it.
+
+        Raises:
+            ConflictError: the file was changed meanwhile.
+            KMSError: as ``rewrap``.
+            OSError: from the files.
+        """
+        return replace_file(
+            path,
+            lambda source, sink: self.rewrap_stream(
+                source, sink, to=to, context=context, min_generation=min_generation
+            ),
+        )
+
+    def _rewrapped(
+        self,
+        message: Message,
+        to: Keyring | Sequence[Key],
+        context: Mapping[str, str] | None,
+        min_generation: int,
+        finish: Callable[[bytes], bytes],
+    ) -> Rewrapped:
+        checked_generation(min_generation)
+        target = self._target(to)
+        wrappers = target.wrappers()
+        if message.generation == MAX_GENERATION:
+            raise InvalidArgumentError(f"the generation is {MAX_GENERATION}, its last: reencrypt the message")
+        # No plaintext is released, so the header may be asked what the context was; a lie fails its tag.
+        pairs = dict(message.immutable.context)
+        if context is not None:
+            pairs.update(canonicalise(context)[0])
+        binding, allowed = self._admit(message, pairs, min_generation)
+        data_key, uri, wrapped = self._prove(message, binding, allowed)
+        authenticated = wrapped.sender_authenticated
+        generation = message.generation + 1
+        head = data_key.wrapped_for(wrappers, origin=0 if authenticated else 1, generation=generation)
+        return Rewrapped(
+            message=finish(head),
+            record_id=message.immutable.record_id,
+            generation=generation,
+            recipients=tuple(target._wrappers),
+            removed=tuple(old for old in message.wrapped_keys if old not in target._wrappers),
+            opened_by=uri,
+            sender_authenticated=authenticated,
+        )
+
+    def _target(self, to: Keyring | Sequence[Key]) -> Keyring:
+        return to if isinstance(to, Keyring) else Keyring(to, policy=self._policy, clock=self._clock)
+
+    def reencrypt(
+        self,
+        message: BytesLike,
+        *,
+        to: Keyring | Sequence[Key],
+        context: Mapping[str, str],
+        aad: BytesLike = b"",
+        min_generation: int = 0,
+    ) -> Reencrypted:
+        """The same plaintext, context and aad in a new message, under a new data key that no cache holds.
+
+        Args:
+            message: a whole message.
+            to: all recipients of the result, 1 to 8.
+            context, aad, min_generation: see ``decrypt``.
+
+        Raises:
+            KMSError: as ``decrypt``, or a new recipient cannot wrap now.
+        """
+        parsed, sink = Message(buffer(message, "message")), io.BytesIO()
+        bound = checked_aad(aad)
+        checked_generation(min_generation)
+        target = self._target(to)
+        opened = self.open_header(parsed, context, min_generation)
+        plaintext = opened.body_key.decrypt(parsed.body, bound)
+        prepared, found = self._renewed(parsed, opened, target, context)
+        sink.write(prepared.header)
+        sink.writelines(prepared.body_key.encrypt(plaintext, bound))
+        return replace(found, message=sink.getvalue())
+
+    def reencrypt_stream(
+        self,
+        source: Source,
+        sink: Sink,
+        *,
+        to: Keyring | Sequence[Key],
+        context: Mapping[str, str],
+        aad: BytesLike = b"",
+        min_generation: int = 0,
+    ) -> Reencrypted:
+        """``reencrypt`` of a message of any size, from one binary file to another, in constant memory.
+
+        Raises:
+            InvalidCiphertextError, TruncatedMessageError: the message is not authentic to its end; what the sink
+                holds then is no message.
+            KMSError: as ``reencrypt``.
+            OSError: from the files.
+        """
+        bound = checked_aad(aad)
+        checked_generation(min_generation)
+        target = self._target(to)
+        parsed = read_head(source)
+        opened = self.open_header(parsed, context, min_generation)
+        prepared, found = self._renewed(parsed, opened, target, context)
+        with (
+            MessageWriter(sink, prepared.header, prepared.body_key, bound) as writer,
+            MessageReader(source, opened.body_key, bound, opened.facts) as reader,
+        ):
+            for piece in reader.pieces():
+                writer.write(piece)
+        return found
+
+    def reencrypt_file(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        to: Keyring | Sequence[Key],
+        context: Mapping[str, str],
+        aad: BytesLike = b"",
+        min_generation: int = 0,
+    ) -> Reencrypted:
+        """``reencrypt`` of a file in place: at once or not at all, by way of a new file beside it.
+
+        Raises:
+            ConflictError: the file was changed meanwhile.
+            KMSError: as ``reencrypt_stream``.
+            OSError: from the files.
+        """
+        return replace_file(
+            path,
+            lambda source, sink: self.reencrypt_stream(
+                source, sink, to=to, context=context, aad=aad, min_generation=min_generation
+            ),
+        )
+
+    def _renewed(
+        self, message: Message, opened: Opened, target: Keyring, context: Mapping[str, str]
+    ) -> tuple[Prepared, Reencrypted]:
+        # What an unproven sender made must not become proven by being copied.
+        origin = 0 if opened.facts.sender_authenticated else 1
+        prepared = target.prepare(context, message.immutable.required, origin=origin)
+        return prepared, Reencrypted(
+            message=b"",
+            record_id=Message(prepared.header).immutable.record_id,
+            generation=0,
+            recipients=tuple(target._wrappers),
+            removed=tuple(old for old in message.wrapped_keys if old not in target._wrappers),
+            opened_by=opened.facts.key.uri.without_version(),
+            sender_authenticated=opened.facts.sender_authenticated,
+        )
+
     def open_header(self, message: Message, context: Mapping[str, str], min_generation: int = 0) -> Opened:
         """Everything up to the body: policy, match, context, sender, unwrap, HeaderTag, in this order."""
+        return self._open(message, *self._admit(message, context, min_generation))
+
+    def _admit(
+        self, message: Message, context: Mapping[str, str], min_generation: int
+    ) -> tuple[Binding, list[_Match]]:
+        """All that can be refused before a key is used, and the recipients to try."""
         claims = message.immutable
         self._policy.check_message(
             suite=claims.suite,
@@ -321,16 +770,37 @@ class Keyring:
             now=self._clock(),
         )
         recipients = self._matched(message)
-        record = message.record(context)
+        binding = message.binding(context)
         allowed = self._authenticated_first(recipients)
         if message.generation < min_generation:
-            raise StaleMessageError(f"generation {message.generation}; at least {min_generation} is demanded")
-        uri, wrapped, secret = self._unwrap(allowed, record)
-        data_key = DataKey(record, secret)
-        data_key.check_tag(message.prefix, message.tag)
-        return Opened(data_key, self._wrappers[uri].info, wrapped.key_uri(), wrapped.sender_authenticated)
+            raise _stale(message.generation, min_generation)
+        return binding, allowed
 
-    def _matched(self, message: Message) -> list[tuple[KeyURI, WrappedKey]]:
+    def _prove(
+        self, message: Message, binding: Binding, allowed: list[_Match]
+    ) -> tuple[DataKey, KeyURI, WrappedKey]:
+        """The data key, once it has proven the header, and the recipient that it came through."""
+        uri, wrapped, secret = self._unwrap(allowed, binding)
+        data_key = DataKey(binding, secret)
+        data_key.check_tag(message.prefix, message.tag)
+        return data_key, uri, wrapped
+
+    def _open(self, message: Message, binding: Binding, allowed: list[_Match], slot: bytes = b"") -> Opened:
+        data_key, uri, wrapped = self._prove(message, binding, allowed)
+        claims = message.immutable
+        facts = HeaderFacts(
+            key=self._wrappers[uri].info,
+            key_uri=wrapped.key_uri(),
+            generation=message.generation,
+            sender_authenticated=wrapped.sender_authenticated,
+            record_id=claims.record_id,
+            created=claims.created,
+            suite=claims.suite,
+            recipients=len(message.wrapped_keys),
+        )
+        return Opened(slot, data_key.body_key(), facts)
+
+    def _matched(self, message: Message) -> list[_Match]:
         """Recipients that are keys of this ring, in the ring's order."""
         wrapped = message.wrapped_keys
         matched = [(uri, wrapped[uri]) for uri in self._wrappers if uri in wrapped]
@@ -339,9 +809,7 @@ class Keyring:
             raise KeyNotAllowedError(f"the message is for keys that this keyring does not hold: {named}")
         return matched
 
-    def _authenticated_first(
-        self, recipients: list[tuple[KeyURI, WrappedKey]]
-    ) -> list[tuple[KeyURI, WrappedKey]]:
+    def _authenticated_first(self, recipients: list[_Match]) -> list[_Match]:
         authenticated = [pair for pair in recipients if pair[1].sender_authenticated]
         if not authenticated:
             self._policy.check_sender(False)
@@ -349,16 +817,14 @@ class Keyring:
             return authenticated
         return authenticated + [pair for pair in recipients if not pair[1].sender_authenticated]
 
-    def _unwrap(
-        self, recipients: list[tuple[KeyURI, WrappedKey]], record: Record
-    ) -> tuple[KeyURI, WrappedKey, bytes]:
+    def _unwrap(self, recipients: list[_Match], binding: Binding) -> tuple[KeyURI, WrappedKey, bytes]:
         failures: list[KMSError] = []
         deadline = self._wrappers[recipients[0][0]].start_deadline()
         for uri, wrapped in recipients:
             wrapper = self._wrappers[uri].until(deadline)
-            bind = record.bind(wrapped.origin)
+            bind = binding.bind(wrapped.origin)
             try:
-                return uri, wrapped, unwrap_data_key(wrapper, wrapped, bind=bind, pairs=record.context)
+                return uri, wrapped, unwrap_data_key(wrapper, wrapped, bind=bind, pairs=binding.context)
             except _TRY_NEXT as error:
                 failures.append(error)
         first, *others = failures
@@ -379,16 +845,11 @@ def inspect(message: BytesLike) -> UnverifiedHeader:
     return Message(buffer(message, "message")).header
 
 
-def checked_aad(aad: BytesLike) -> bytes:
-    """``aad`` as bytes, of at most 64 KiB."""
-    bound = octets(aad, "aad")
-    if len(bound) > MAX_AAD:
-        raise InvalidArgumentError(f"aad takes {len(bound)} bytes; at most {MAX_AAD} are allowed")
-    return bound
+def _stale(found: int, demanded: int) -> StaleMessageError:
+    return StaleMessageError(f"generation {found}; at least {demanded} is demanded")
 
 
-def _check_generation(value: int) -> None:
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise TypeError(f"min_generation is an int, not {type(value).__name__}")
-    if not 0 <= value <= MAX_GENERATION:
-        raise InvalidArgumentError(f"min_generation is {value}; use 0 to {MAX_GENERATION}")
+def _misplaced() -> IntegrityError:
+    return IntegrityError(
+        "the cache gave a data key of another ring, policy, context or header; it was not used"
+    )

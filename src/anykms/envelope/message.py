@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Final
 
@@ -29,8 +29,9 @@ from anykms.errors import (
     InvalidCiphertextError,
     UnsupportedVersionError,
 )
-from anykms.keys import KeyURI
-from anykms.wrapping import NOT_AUTHENTIC, WrappedKey
+from anykms.keys import KeyInfo, KeyURI
+from anykms.payload import BytesLike, octets
+from anykms.wrapping import NOT_AUTHENTIC, WrappedKey, Wrapper, wrap_data_key
 
 VERSION: Final = 1
 MAGIC: Final = b"\x8aAKMS\r\n" + bytes([VERSION])
@@ -44,6 +45,7 @@ _TAG_SIZE: Final = 32
 _LENGTH_SIZE: Final = 4
 HEAD_START: Final = len(MAGIC) + _LENGTH_SIZE
 """Bytes from which ``head_size`` tells where the body begins."""
+_AROUND_HEADER: Final = HEAD_START + _TAG_SIZE
 _SALT_SIZE: Final = 24
 BODY_START: Final = _SALT_SIZE + 32
 CHUNK: Final = 16384
@@ -77,20 +79,21 @@ _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(_Header).decode
 
 
-class Record:
+class Binding:
     """What one data key is bound to: the immutable part of the header and the whole context."""
 
-    __slots__ = ("context", "digest", "immutable")
+    __slots__ = ("_binds", "context", "digest", "immutable")
 
     def __init__(self, immutable: bytes, context: Mapping[str, str], ctx: bytes) -> None:
         self.immutable = immutable
         self.context = context
         framed = b"".join((b"anykms/v1 header", len(immutable).to_bytes(4), immutable, ctx))
         self.digest = hashlib.sha512(framed).digest()
+        self._binds: dict[int, bytes] = {}
 
     @classmethod
-    def new(cls, context: Mapping[str, str], required: Collection[str], created: int) -> Record:
-        """A fresh record: random id, ``required`` names kept out of the stored context.
+    def new(cls, context: Mapping[str, str], required: Collection[str], created: int) -> Binding:
+        """That of a new data key: random record id, ``required`` names kept out of the stored context.
 
         Raises:
             TypeError: not a context.
@@ -110,26 +113,41 @@ class Record:
 
     def bind(self, origin: int) -> bytes:
         """32 bytes that tie a wrapped data key to this record and to where the data key came from."""
-        return hashlib.sha256(b"anykms/v1 bind" + bytes([origin]) + self.digest).digest()
+        found = self._binds.get(origin)
+        if found is None:
+            framed = b"".join((b"anykms/v1 bind", bytes((origin,)), self.digest))
+            found = self._binds[origin] = hashlib.sha256(framed).digest()
+        return found
 
 
 class DataKey:
-    """A data key and the record it belongs to: everything derived from both. Its secret is never shown."""
+    """A data key and what it is bound to. It proves headers and makes the key of bodies; its secret is never shown."""
 
-    __slots__ = ("_body_key", "_secret", "record")
+    __slots__ = ("_secret", "_tag_key", "binding")
 
-    def __init__(self, record: Record, secret: bytes) -> None:
-        self.record = record
+    def __init__(self, binding: Binding, secret: bytes) -> None:
+        self.binding = binding
         self._secret = secret
-        self._body_key = _expand(secret, b"anykms/v1 payload" + record.digest)
+        self._tag_key = _expand(secret, b"anykms/v1 header-tag" + binding.digest)
 
-    def header(self, recipients: Sequence[WrappedKey], generation: int) -> bytes:
-        """Magic through HeaderTag.
+    def body_key(self) -> BodyKey:
+        """The key of this record's bodies, all that is needed to encrypt and decrypt once the header is proven."""
+        return BodyKey(self._secret, self.binding.digest)
+
+    def wrapped_for(self, wrappers: Iterable[Wrapper], *, origin: int, generation: int) -> bytes:
+        """Magic through HeaderTag of a header whose recipients are ``wrappers``; each is asked once.
 
         Raises:
             InvalidArgumentError: the header would be longer than 65536 bytes.
+            KMSError: one of them cannot wrap now.
         """
-        body = b"".join((b"\x93", self.record.immutable, _encode(recipients), _encode(generation)))
+        binding = self.binding
+        bind = binding.bind(origin)
+        recipients = [
+            wrap_data_key(wrapper, self._secret, bind=bind, pairs=binding.context, origin=origin)
+            for wrapper in wrappers
+        ]
+        body = b"".join((b"\x93", binding.immutable, _encode(recipients), _encode(generation)))
         if len(body) > MAX_HEADER:
             raise InvalidArgumentError(
                 f"the header takes {len(body)} bytes; at most {MAX_HEADER} are allowed"
@@ -138,23 +156,44 @@ class DataKey:
         return prefix + self._tag(prefix)
 
     def check_tag(self, prefix: bytes | memoryview, tag: bytes | memoryview) -> None:
-        """Raises InvalidCiphertextError unless the holder of the data key wrote this very header."""
+        """Raises InvalidCiphertextError unless a holder of the data key wrote this very header."""
         if not hmac.compare_digest(self._tag(prefix), tag):
             raise InvalidCiphertextError(NOT_AUTHENTIC)
 
+    def _tag(self, prefix: bytes | memoryview) -> bytes:
+        return hmac.digest(self._tag_key, prefix, "sha256")
+
+
+class BodyKey:
+    """K_body of one record: encrypts and decrypts its bodies.
+
+    The key lies in one buffer, which is zeroed when the last user lets go of this object. Copies that OpenSSL makes
+    while it works, and the data key that the provider returned as ``bytes``, are freed but not zeroed.
+    """
+
+    __slots__ = ("_digest", "_key")
+
+    def __init__(self, secret: bytes, digest: bytes) -> None:
+        self._key = bytearray(32)
+        self._digest = digest
+        HKDFExpand(_SHA512, 32, b"anykms/v1 payload" + digest).derive_into(secret, self._key)
+
+    def __del__(self) -> None:
+        self._key[:] = bytes(32)
+
     def encryptor(self, aad: bytes, form: bytes = ATTACHED) -> Cobblestone256Encryptor:
         """A writer of one body. It draws its salt here, so make it at the first write."""
-        return Cobblestone256Encryptor(self._body_key, self.record.digest + form + aad)
+        return Cobblestone256Encryptor(self._key, self._digest + form + aad)
 
     def decryptor(self, aad: bytes, form: bytes = ATTACHED) -> Cobblestone256Decryptor:
         """A reader of one body."""
-        return Cobblestone256Decryptor(self._body_key, self.record.digest + form + aad)
+        return Cobblestone256Decryptor(self._key, self._digest + form + aad)
 
     def encrypt(
         self, plaintext: bytes | memoryview, aad: bytes, form: bytes = ATTACHED
     ) -> tuple[bytes, bytes]:
         """A whole body, in two pieces to join."""
-        encryptor = self.encryptor(aad, form)
+        encryptor = Cobblestone256Encryptor(self._key, self._digest + form + aad)
         return encryptor.update(plaintext), encryptor.finalize()
 
     def decrypt(self, body: bytes | memoryview, aad: bytes, form: bytes = ATTACHED) -> bytes:
@@ -165,7 +204,7 @@ class DataKey:
         """
         if len(body) < SHORTEST_BODY:
             raise InvalidCiphertextError(NOT_AUTHENTIC)
-        decryptor = self.decryptor(aad, form)
+        decryptor = Cobblestone256Decryptor(self._key, self._digest + form + aad)
         try:
             first = decryptor.update(body)
             return first + decryptor.finalize() if first else decryptor.finalize()
@@ -179,16 +218,11 @@ class DataKey:
             InvalidCiphertextError: the commitment is not that of this key, context and aad.
         """
         salt, commitment = start[:_SALT_SIZE], start[_SALT_SIZE:]
-        derived = _expand(
-            self._body_key, _CHUNKED_LABEL + salt + self.record.digest + ATTACHED + aad, 32 + 12 + 32
-        )
+        info = _CHUNKED_LABEL + salt + self._digest + ATTACHED + aad
+        derived = _expand(self._key, info, 32 + 12 + 32)
         if len(start) != BODY_START or not hmac.compare_digest(derived[44:], commitment):
             raise InvalidCiphertextError(NOT_AUTHENTIC)
         return Chunks(AESGCM(derived[:32]), int.from_bytes(derived[32:44]))
-
-    def _tag(self, prefix: bytes | memoryview) -> bytes:
-        key = _expand(self._secret, b"anykms/v1 header-tag" + self.record.digest)
-        return hmac.digest(key, prefix, "sha256")
 
 
 class Chunks:
@@ -212,7 +246,7 @@ class Chunks:
             raise InvalidCiphertextError(NOT_AUTHENTIC) from error
 
 
-def _expand(key: bytes, info: bytes, size: int = 32) -> bytes:
+def _expand(key: bytes | bytearray, info: bytes, size: int = 32) -> bytes:
     return HKDFExpand(_SHA512, size, info).derive(key)
 
 
@@ -231,6 +265,19 @@ def head_size(start: bytes | memoryview) -> int:
     if not 1 <= length <= MAX_HEADER:
         raise InvalidCiphertextError(NOT_AUTHENTIC)
     return HEAD_START + length + _TAG_SIZE
+
+
+def checked_aad(aad: BytesLike) -> bytes:
+    """``aad`` as bytes, of at most 64 KiB."""
+    bound = aad if type(aad) is bytes else octets(aad, "aad")
+    if len(bound) > MAX_AAD:
+        raise InvalidArgumentError(f"aad takes {len(bound)} bytes; at most {MAX_AAD} are allowed")
+    return bound
+
+
+def claimed_head_size(data: bytes | memoryview) -> int:
+    """``head_size`` of bytes that nobody looked at yet: meaningless unless the header is known already."""
+    return int.from_bytes(data[len(MAGIC) : HEAD_START]) + _AROUND_HEADER
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,6 +314,31 @@ class UnverifiedHeader:
     recipients: tuple[UnverifiedRecipient, ...]
     generation: int
     body_size: int
+
+
+@dataclass(frozen=True, slots=True)
+class HeaderFacts:
+    """What is known of a message whose header is authentic.
+
+    Attributes:
+        key: the key that opened it.
+        key_uri: the same with the version used, where the provider tells.
+        generation: how often the recipients were replaced.
+        sender_authenticated: whether someone with the right to encrypt under ``key`` made it.
+        record_id: 16 bytes, the same for all messages of one data key.
+        created: when the data key was made, UTC seconds.
+        suite: 1.
+        recipients: how many keys it is for.
+    """
+
+    key: KeyInfo
+    key_uri: KeyURI
+    generation: int
+    sender_authenticated: bool
+    record_id: bytes
+    created: int
+    suite: int
+    recipients: int
 
 
 class Message:
@@ -345,7 +417,7 @@ class Message:
         """Body, to the end of the input."""
         return self._bytes[self._end + _TAG_SIZE :]
 
-    def record(self, context: Mapping[str, str]) -> Record:
+    def binding(self, context: Mapping[str, str]) -> Binding:
         """What the data key is bound to, by the caller's context.
 
         Raises:
@@ -356,7 +428,7 @@ class Message:
         expected = {**dict(stored), **{name: pairs.get(name) for name in self.immutable.required}}
         if pairs != expected:
             raise ContextMismatchError(_difference(pairs, expected))
-        return Record(self._immutable, pairs, ctx)
+        return Binding(self._immutable, pairs, ctx)
 
 
 def _read_header(raw: bytes) -> _Header:

@@ -17,7 +17,16 @@ from typing import TYPE_CHECKING, Final, Protocol
 from cryptography.cobblestone import Cobblestone256Encryptor
 from cryptography.exceptions import InvalidTag
 
-from anykms.envelope.message import BODY_START, CHUNK, HEAD_START, SEALED_CHUNK, DataKey, Message, head_size
+from anykms.envelope.message import (
+    BODY_START,
+    CHUNK,
+    HEAD_START,
+    SEALED_CHUNK,
+    BodyKey,
+    HeaderFacts,
+    Message,
+    head_size,
+)
 from anykms.errors import InvalidArgumentError, InvalidCiphertextError, TruncatedMessageError
 from anykms.payload import buffer as flat
 from anykms.wrapping import NOT_AUTHENTIC
@@ -84,11 +93,11 @@ class MessageWriter(io.RawIOBase):
     machine while one is open: a snapshot that is resumed twice would use one key and nonce twice.
     """
 
-    def __init__(self, sink: Sink, header: bytes, data_key: DataKey, aad: bytes) -> None:
+    def __init__(self, sink: Sink, header: bytes, key: BodyKey, aad: bytes) -> None:
         super().__init__()
         self._sink = sink
         self._header = header
-        self._data_key = data_key
+        self._key = key
         self._aad = aad
         self._owner = _Owner()
         self._encryptor: Cobblestone256Encryptor | None = None
@@ -152,15 +161,13 @@ class MessageWriter(io.RawIOBase):
         if self._encryptor is None:
             self._put(memoryview(self._header))
             # Drawn now and not at opening, so that a fork in between copies no salt.
-            self._encryptor = self._data_key.encryptor(self._aad)
+            self._encryptor = self._key.encryptor(self._aad)
             self._sealed = bytearray(BODY_START + _SEALED_UNIT + SEALED_CHUNK)
         return self._encryptor
 
     def _put(self, data: memoryview) -> None:
         try:
-            while data:
-                written = self._sink.write(data)
-                data = data[len(data) if written is None else written :]
+            write_all(self._sink, data)
         except BaseException:
             self._failed = True
             raise
@@ -173,11 +180,13 @@ class MessageReader(io.BufferedIOBase):
     once it has been read, or once ``close`` has returned. The source stays open.
     """
 
-    def __init__(self, source: Source, data_key: DataKey, aad: bytes) -> None:
+    def __init__(self, source: Source, key: BodyKey, aad: bytes, facts: HeaderFacts) -> None:
         super().__init__()
+        self.facts = facts
+        """What the authentic header says."""
         self._source = source
         self._owner = _Owner()
-        self._decryptor = data_key.decryptor(aad)
+        self._decryptor = key.decryptor(aad)
         self._plain = bytearray(_SEALED_UNIT)
         self._start = self._end = 0
         self._finished = False
@@ -301,16 +310,23 @@ class MessageFile(io.BufferedIOBase):
     """
 
     def __init__(
-        self, source: io.BufferedIOBase | io.RawIOBase, data_key: DataKey, aad: bytes, body: int
+        self,
+        source: io.BufferedIOBase | io.RawIOBase,
+        key: BodyKey,
+        aad: bytes,
+        body: int,
+        facts: HeaderFacts,
     ) -> None:
         super().__init__()
+        self.facts = facts
+        """What the authentic header says."""
         self._source = source
         self._lock = threading.Lock()
         self._body = body + BODY_START
         self._kept: OrderedDict[int, bytes] = OrderedDict()
         self._position = 0
         source.seek(body)
-        self._chunks = data_key.chunks(_exactly(source, BODY_START), aad)
+        self._chunks = key.chunks(_exactly(source, BODY_START), aad)
         sealed = source.seek(0, io.SEEK_END) - self._body
         self._last, tail = divmod(sealed, SEALED_CHUNK)
         try:
@@ -417,6 +433,21 @@ def read_head(source: Source) -> Message:
     """
     start = _exactly(source, HEAD_START)
     return Message(start + _exactly(source, head_size(start) - HEAD_START))
+
+
+def write_all(sink: Sink, data: memoryview) -> None:
+    """Write all of ``data``, however little the sink takes at a time."""
+    while data:
+        written = sink.write(data)
+        data = data[len(data) if written is None else written :]
+
+
+def copy_rest(source: Source, sink: Sink) -> None:
+    """Copy bytes to the source's end."""
+    while piece := source.read(UNIT):
+        write_all(sink, memoryview(piece))
+    if piece is None:
+        raise BlockingIOError("the source of a message must be a blocking file")
 
 
 def _exactly(source: Source, size: int) -> bytes:
