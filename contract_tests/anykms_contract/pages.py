@@ -44,7 +44,7 @@ def write_report(report: Report, path: Path) -> list[Path]:
 def summary(report: Report) -> str:
     """One line: what there is, and what is wrong with it."""
     return (
-        f"{len(report.providers)} providers, {len(report.clauses)} clauses: "
+        f"{len(report.providers)} provider{'' if len(report.providers) == 1 else 's'}, {len(report.clauses)} clauses: "
         f"{report.total(Status.PASSED)} cases passed, {report.total(Status.UNSUPPORTED)} unsupported, "
         f"{report.total(Status.NOT_RUN)} not run, {report.total(Status.DEVIATION)} deviations, "
         f"{report.total(Status.FAILED)} failed, {report.unexplained} unexplained"
@@ -176,7 +176,8 @@ def _totals(report: Report) -> str:
     rows = "".join(
         f'<tr><th scope="row">{escape(column.label)}<span>{escape(column.description)}</span></th>'
         + "".join(
-            f'<td class="{status.value}" data-label="{word}">{report.counts[column.label].get(status, 0)}</td>'
+            f'<td class="{status.value if report.counts[column.label].get(status, 0) else "none"}" '
+            f'data-label="{word}">{report.counts[column.label].get(status, 0)}</td>'
             for status, word in _WORDS.items()
         )
         + "</tr>"

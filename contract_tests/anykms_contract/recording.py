@@ -49,7 +49,9 @@ class Recorder:
         try:
             return (yield)
         finally:
-            after = [(harness.refusals, harness.missed_clock, harness.calls) for harness in harnesses_of(item)]
+            after = [
+                (harness.refusals, harness.missed_clock, harness.calls) for harness in harnesses_of(item)
+            ]
             pairs = list(zip(before, after, strict=True))
             refused = any(new[0] > old[0] for old, new in pairs)
             asked = any(new[2] > old[2] for old, new in pairs)

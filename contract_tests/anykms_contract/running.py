@@ -313,15 +313,19 @@ class _Selection:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_teardown(self, item: pytest.Item) -> None:
-        for harness in harnesses_of(item):
-            harness.release()
+        for used in harnesses_of(item):
+            used.release()
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_protocol(self) -> None:
         self._session.watch.calls.clear()
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
-    def pytest_runtest_makereport(self, item: pytest.Item) -> Generator[None, object, object]:
+    def pytest_runtest_makereport(
+        self, item: pytest.Item, call: pytest.CallInfo[None]
+    ) -> Generator[None, object, object]:
+        if call.excinfo is not None and isinstance(call.excinfo.value, SystemExit):
+            item.session.shouldstop = "ended by a signal"  # pytest would go on to the next clause
         item.stash[CALLS] = dict(self._session.watch.calls)
         return (yield)
 
