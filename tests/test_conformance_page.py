@@ -164,9 +164,9 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chro
 
 def _look(browser: webdriver.Chrome, page: str, width: int = 1280, *, dark: bool = False) -> None:
     metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600}
-    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    _command(browser, "Emulation.setDeviceMetricsOverride", metrics)
     scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
-    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "screen", "features": [scheme]})
+    _command(browser, "Emulation.setEmulatedMedia", {"media": "screen", "features": [scheme]})
     browser.get(page)
 
 
@@ -176,7 +176,11 @@ def _rows(browser: webdriver.Chrome) -> set[str]:
 
 
 def _script(browser: webdriver.Chrome, script: str) -> Any:
-    return browser.execute_script(script)  # type: ignore[no-untyped-call] # pyright: ignore[reportUnknownMemberType] # untyped there
+    return browser.execute_script(script)  # pyright: ignore[reportUnknownMemberType] # untyped there
+
+
+def _command(browser: webdriver.Chrome, name: str, arguments: dict[str, Any]) -> None:
+    browser.execute_cdp_cmd(name, arguments)  # pyright: ignore[reportUnknownMemberType] # untyped there
 
 
 def _tick(browser: webdriver.Chrome, name: str, value: str) -> None:
@@ -187,7 +191,7 @@ def test_every_clause_is_shown_and_nothing_of_the_data_runs(browser: webdriver.C
     _look(browser, page)
     assert _rows(browser) == {clause.id for clause in known_clauses()}
     assert browser.title == "anykms: conformance"
-    assert [entry["message"] for entry in browser.get_log("browser")] == []  # type: ignore[no-untyped-call] # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType] # untyped there
+    assert [entry["message"] for entry in browser.get_log("browser")] == []  # type: ignore[no-untyped-call] # untyped there
     row = browser.find_element(By.CSS_SELECTOR, f"tr[data-clause='{_SIGNS}']")
     assert "1 failed" in row.text
     row.find_element(By.TAG_NAME, "summary").send_keys(Keys.ENTER)
@@ -253,13 +257,13 @@ def test_it_fits_and_can_be_read(browser: webdriver.Chrome, page: str, width: in
 
 def test_it_can_be_printed(browser: webdriver.Chrome, page: str) -> None:
     _look(browser, page)
-    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+    _command(browser, "Emulation.setEmulatedMedia", {"media": "print"})
     assert not browser.find_element(By.ID, "filters").is_displayed()
     assert len(_rows(browser)) == len(known_clauses())
     _script(browser, "dispatchEvent(new Event('beforeprint'))")
     assert "req-0815" in browser.find_element(By.CSS_SELECTOR, f"tr[data-clause='{_SIGNS}']").text
     _script(browser, "dispatchEvent(new Event('afterprint'))")
-    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "screen"})
+    _command(browser, "Emulation.setEmulatedMedia", {"media": "screen"})
 
 
 _CONTRASTS: Final = """

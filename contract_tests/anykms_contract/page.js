@@ -37,6 +37,7 @@ function filter() {
 }
 
 form.addEventListener("input", filter);
+form.addEventListener("change", filter);
 form.addEventListener("submit", (event) => event.preventDefault());
 form.addEventListener("reset", () => setTimeout(filter));
 document.addEventListener("keydown", (event) => {
