@@ -271,7 +271,7 @@ def _by_uri(text: str) -> Store:
 
     connect().close()  # a wrong option or address is found before anything is planned
     return Store(
-        label=where.scheme, description=f"{where.scheme}://{where.address}", connect=connect, live=not local
+        label=where.scheme, description=text.partition("?")[0], connect=connect, live=not local
     )
 
 
