@@ -270,9 +270,7 @@ def _by_uri(text: str) -> Store:
         return open_provider(where, create=True) if local else open_provider(where)
 
     connect().close()  # a wrong option or address is found before anything is planned
-    return Store(
-        label=where.scheme, description=text.partition("?")[0], connect=connect, live=not local
-    )
+    return Store(label=where.scheme, description=text.partition("?")[0], connect=connect, live=not local)
 
 
 def _local(folder: Path) -> Store:
