@@ -27,14 +27,15 @@ _NO_CLOCK: Final = (
 
 
 class Recorder:
-    """Collects outcomes, and hands each to ``sink`` as it comes.
+    """Collects outcomes, and hands each to ``sink`` as it comes; a worker only forwards them with its reports.
 
     Attributes:
         outcomes: so far, in order.
     """
 
-    def __init__(self, sink: Callable[[Outcome], None] | None = None) -> None:
+    def __init__(self, sink: Callable[[Outcome], None] | None = None, *, forwards: bool = False) -> None:
         self._sink = sink
+        self._forwards = forwards
         self._columns: dict[str, Column] = {}
         self.outcomes: list[Outcome] = []
 
@@ -70,6 +71,8 @@ class Recorder:
         return report
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if self._forwards:
+            return
         for name, value in report.user_properties:
             if name == _PROPERTY:
                 outcome, column = msgspec.convert(value, tuple[Outcome, Column])
@@ -97,7 +100,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("--contract-report"):
-        recorder = Recorder()
+        recorder = Recorder(forwards=hasattr(config, "workerinput"))
         config.stash[_RECORDER] = recorder
         config.pluginmanager.register(recorder)
 
