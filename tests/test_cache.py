@@ -28,7 +28,7 @@ from anykms import (
 )
 from anykms.envelope.keyring import Prepared
 from anykms.envelope.message import BodyKey
-from anykms.provider import WrapContext, Wrapped
+from anykms.provider import Operation, WrapContext, Wrapped
 from anykms_contract.vectors import VectorProvider
 from anykms_contract.vectors.generate import Recipe
 
@@ -624,3 +624,30 @@ def test_a_fork_while_another_thread_fetches_does_not_lock_the_child(tmp_path: P
         provider.opened.set()
         assert result.result()
     assert ring_of("alpha").decrypt(report.read_bytes(), context=CONTEXT) == b"child"
+
+
+# Guards
+
+
+def test_a_guard_is_asked_although_the_data_key_is_kept() -> None:
+    shut: list[Operation] = []
+
+    def guard(operation: Operation) -> None:
+        if operation in shut:
+            raise errors.PolicyError(f"{operation} is shut")
+
+    key = KMSClient(VectorProvider()).key("alpha").guarded(guard)
+    ring = Keyring([key], cache=DataKeyCache())
+    message = ring.encrypt(b"x", context={})
+    record = ring.record(context={})
+    value = record.seal(b"x", aad=b"")
+    assert ring.decrypt(message, context={}) == record.open(value, aad=b"") == b"x"
+    shut.append(Operation.WRAP)
+    for write in (lambda: ring.encrypt(b"x", context={}), lambda: record.seal(b"x", aad=b"")):
+        with pytest.raises(errors.PolicyError, match="wrap is shut"):
+            write()
+    assert ring.decrypt(message, context={}) == record.open(value, aad=b"") == b"x"
+    shut.append(Operation.UNWRAP)
+    for read in (lambda: ring.decrypt(message, context={}), lambda: record.open(value, aad=b"")):
+        with pytest.raises(errors.PolicyError, match="unwrap is shut"):
+            read()

@@ -749,7 +749,20 @@ def test_exit_codes_are_documented_in_help_and_page() -> None:
     assert all(f"{code} {text}" in shown for code, text in told.items())
 
 
-TAUGHT = ("demo", "keys", "encrypt", "decrypt", "inspect", "rewrap", "reencrypt", "sign", "verify", "store")
+TAUGHT = (
+    "demo",
+    "keys",
+    "encrypt",
+    "decrypt",
+    "inspect",
+    "rewrap",
+    "reencrypt",
+    "sign",
+    "verify",
+    "trust",
+    "keyset",
+    "store",
+)
 """The commands of anykms.cli and anykms_local."""
 
 

@@ -38,6 +38,7 @@ TREE = {
     "SealError": "KMSError",
     "KeyConfMismatchError": "KMSError",
     "KeystoreError": "KMSError",
+    "AuditError": "KMSError",
     "QuotaExceededError": "KMSError",
     "ThrottledError": "KMSError",
     "UnavailableError": "KMSError",

@@ -5,13 +5,16 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Final, TypeAlias
 
 import pytest
+from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, mldsa, padding, rsa, utils
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_der_public_key
+from cryptography.x509.oid import NameOID
 
 from anykms.algorithms import Algorithm, KeyType
 from anykms.errors import (
@@ -31,7 +34,8 @@ from anykms_contract.harness import SIGNING_KINDS, Harness, KeyKind
 from anykms_contract.payloads import FORMS, NOT_BYTES, Form, cut, flipped
 
 _MESSAGE = b"v1.2.0"
-_HASHES: Final[dict[str, hashes.HashAlgorithm]] = {
+_Hash: TypeAlias = hashes.SHA256 | hashes.SHA384 | hashes.SHA512
+_HASHES: Final[dict[str, _Hash]] = {
     "sha256": hashes.SHA256(),
     "sha384": hashes.SHA384(),
     "sha512": hashes.SHA512(),
@@ -344,6 +348,54 @@ class SigningContract(Contract):
             with pytest.raises(InvalidArgumentError):
                 key.verify(_MESSAGE, bytes(64), encoding=encoding)
 
+    @of_kinds(SIGNING_KINDS)
+    def test_certificates_are_signed_by_the_key(self, harness: Harness, kind: KeyKind) -> None:
+        """C5.10: pyca's builders sign certificates and requests with the key, and they verify by its public part."""
+        info = harness.shared(kind)
+        if info is None:
+            return
+        private = harness.main.key(info).as_private_key()
+        own, pads = _x509_hash(kind.algorithm), _x509_padding(kind.algorithm)
+        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "anykms contract")])
+        now = datetime.now(UTC)
+        certificate = (
+            x509.CertificateBuilder()
+            .subject_name(name)
+            .issuer_name(name)
+            .public_key(private.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now)
+            .not_valid_after(now + timedelta(days=1))
+            .sign(private, own, rsa_padding=pads)
+        )
+        read = x509.load_der_x509_certificate(certificate.public_bytes(Encoding.DER))
+        read.verify_directly_issued_by(read)
+        spki = harness.main.key(info).public_key().spki
+        verify_with_pyca(spki, kind.algorithm, read.tbs_certificate_bytes, read.signature)
+        builder = x509.CertificateSigningRequestBuilder().subject_name(name)
+        assert builder.sign(private, own, rsa_padding=pads).is_signature_valid
+
+    @of_kinds(_DIGESTED)
+    def test_certificates_are_not_signed_by_another_algorithm(self, harness: Harness, kind: KeyKind) -> None:
+        """C5.10: Another hash or padding than the key's is KeyUsageError in pyca's builders, unsent."""
+        info = harness.shared(kind)
+        if info is None:
+            return
+        private = harness.main.key(info).as_private_key()
+        own = _HASHES[str(kind.algorithm.spec.digest)]
+        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "anykms contract")])
+        builder = x509.CertificateSigningRequestBuilder().subject_name(name)
+        with harness.main.quiet():
+            for other in _HASHES.values():
+                if other != own:
+                    pads = _x509_padding(kind.algorithm, other)
+                    refuses(KeyUsageError, partial(builder.sign, private, other, rsa_padding=pads))
+            if kind.key_size:
+                wrong = (
+                    padding.PKCS1v15() if kind in _PSS else padding.PSS(padding.MGF1(own), own.digest_size)
+                )
+                refuses(KeyUsageError, partial(builder.sign, private, own, rsa_padding=wrong))
+
     def test_wrapping_keys_do_not_sign(self, harness: Harness) -> None:
         """C1.1: sign, verify and public_key of an ENCRYPT_DECRYPT key are KeyUsageError, unsent."""
         key = harness.main.key(harness.wrapping_key())
@@ -446,6 +498,18 @@ _WholeMessageKey: TypeAlias = (
 )
 _ENABLED = KeyStatus(state=KeyState.ENABLED)
 _own_rsa_keys: dict[int, rsa.RSAPrivateKey] = {}
+
+
+def _x509_hash(algorithm: Algorithm) -> _Hash | None:
+    """What a builder is given for a key of the algorithm: None for Ed25519 and ML-DSA."""
+    return _HASHES[algorithm.spec.digest] if algorithm.spec.digest else None
+
+
+def _x509_padding(algorithm: Algorithm, other: _Hash | None = None) -> padding.PSS | None:
+    digest = other or _x509_hash(algorithm)
+    if digest is None or not algorithm.startswith("PS"):
+        return None
+    return padding.PSS(padding.MGF1(digest), digest.digest_size)
 
 
 def verify_with_pyca(spki: bytes, algorithm: Algorithm, message: bytes, signature: bytes) -> None:

@@ -15,6 +15,7 @@ from botocore.config import Config  # pyright: ignore[reportMissingTypeStubs] # 
 
 from anykms.errors import IntegrityError, InvalidArgumentError
 from anykms.keys import ConnectionURI
+from anykms.provider import note_request_id
 from anykms_aws.errors import SDK_ERRORS, translate
 
 
@@ -88,9 +89,13 @@ class Connection:
             KMSError: by the table in ``anykms_aws.errors``.
         """
         try:
-            return Reply(getattr(self.client, method)(**parameters))
+            reply = Reply(getattr(self.client, method)(**parameters))
         except SDK_ERRORS as error:
             raise translate(error) from error
+        request_id = reply.get("ResponseMetadata", {}).get("RequestId")
+        if request_id is not None:
+            note_request_id(request_id)
+        return reply
 
     def describe(self, identifier: str) -> Reply:
         """KeyMetadata of a key."""

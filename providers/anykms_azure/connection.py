@@ -14,7 +14,8 @@ from azure.keyvault.keys import KeyClient
 
 from anykms.errors import InvalidArgumentError
 from anykms.keys import ConnectionURI
-from anykms_azure.errors import SDK_ERRORS, malformed, refusal, translate
+from anykms.provider import note_request_id
+from anykms_azure.errors import SDK_ERRORS, malformed, refusal, request_id, translate
 from anykms_azure.specs import Sku
 
 Reply = dict[str, Any]
@@ -81,6 +82,8 @@ class Connection:
         headers = {str(name).lower(): str(value) for name, value in response.headers.items()}
         if not 200 <= response.status_code < 300:
             raise refusal(response.status_code, headers, document)
+        if (answered := request_id(headers)) is not None:
+            note_request_id(answered)
         if response.status_code == 204:
             return {}
         if not isinstance(document, dict):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Generator, Iterator
-from dataclasses import fields, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Final, Self
 
@@ -35,6 +35,7 @@ from anykms.keys import (
     KeyVersion,
     ProtectionLevel,
     check_name,
+    fact_differences,
     utc_seconds,
 )
 from anykms.provider import (
@@ -419,17 +420,12 @@ class LocalProvider:
             raise KeyDestroyedError(
                 f"the keystore does not know {info.uri}; perhaps an older backup was restored"
             )
-        facts: KeyInfo | None = record.info
-        if info.name != record.info.name:
-            facts = record.info.sender_key()
-            if facts is None:
-                raise KeyNotFoundError(f"the key {record.info.name} has no sender key")
+        facts = record.info if info.name == record.info.name else record.info.sender_key()
+        if facts is None:
+            raise KeyNotFoundError(f"the key {record.info.name} has no sender key")
         if info is not facts and info != facts:
-            different = [
-                item.name for item in fields(info) if getattr(info, item.name) != getattr(facts, item.name)
-            ]
             raise IntegrityError(
-                f"the KeyInfo of {info.name} and the keystore differ in {', '.join(different)}"
+                f"the KeyInfo of {info.name} is not what the keystore holds: {'; '.join(fact_differences(info, facts))}"
             )
         return record
 

@@ -9,6 +9,11 @@ TYPE_CHECKING = False  # checkers read it as True; the module typing is not load
 if TYPE_CHECKING:
     from anykms.algorithms import Algorithm as Algorithm
     from anykms.algorithms import KeyPurpose as KeyPurpose
+    from anykms.audit import AuditEvent as AuditEvent
+    from anykms.audit import AuditFile as AuditFile
+    from anykms.audit import AuditSink as AuditSink
+    from anykms.audit import LoggingSink as LoggingSink
+    from anykms.audit import OpenTelemetrySink as OpenTelemetrySink
     from anykms.client import Key as Key
     from anykms.client import KMSClient as KMSClient
     from anykms.envelope.cache import CacheCounters as CacheCounters
@@ -36,16 +41,35 @@ if TYPE_CHECKING:
     from anykms.keys import KeyVersion as KeyVersion
     from anykms.keys import ProtectionLevel as ProtectionLevel
     from anykms.keys import UnverifiedKeyInfo as UnverifiedKeyInfo
+    from anykms.keyset import CryptoperiodWarning as CryptoperiodWarning
+    from anykms.keyset import Drift as Drift
+    from anykms.keyset import Keyset as Keyset
+    from anykms.keyset import KeysetAuthenticator as KeysetAuthenticator
+    from anykms.keyset import KeysetVerifier as KeysetVerifier
+    from anykms.keyset import Member as Member
+    from anykms.keyset import MemberState as MemberState
     from anykms.policy import Policy as Policy
     from anykms.provider import SignatureEncoding as SignatureEncoding
     from anykms.registry import connect as connect
     from anykms.retrying import RetryPolicy as RetryPolicy
     from anykms.signing import PublicKey as PublicKey
+    from anykms.trust import Ledger as Ledger
+    from anykms.trust import TrustRoot as TrustRoot
+    from anykms.trust import UnverifiedSeal as UnverifiedSeal
+    from anykms.trust import countersign as countersign
+    from anykms.trust import seal as seal
 
 _HOMES = {
     "anykms.algorithms": (
         "Algorithm",
         "KeyPurpose",
+    ),
+    "anykms.audit": (
+        "AuditEvent",
+        "AuditFile",
+        "AuditSink",
+        "LoggingSink",
+        "OpenTelemetrySink",
     ),
     "anykms.client": (
         "KMSClient",
@@ -90,11 +114,27 @@ _HOMES = {
         "ProtectionLevel",
         "UnverifiedKeyInfo",
     ),
+    "anykms.keyset": (
+        "CryptoperiodWarning",
+        "Drift",
+        "Keyset",
+        "KeysetAuthenticator",
+        "KeysetVerifier",
+        "Member",
+        "MemberState",
+    ),
     "anykms.policy": ("Policy",),
     "anykms.provider": ("SignatureEncoding",),
     "anykms.registry": ("connect",),
     "anykms.retrying": ("RetryPolicy",),
     "anykms.signing": ("PublicKey",),
+    "anykms.trust": (
+        "Ledger",
+        "TrustRoot",
+        "UnverifiedSeal",
+        "countersign",
+        "seal",
+    ),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 

@@ -9,14 +9,16 @@ from __future__ import annotations
 import hashlib
 import hmac
 import os
-from collections.abc import Callable, Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from types import TracebackType
-from typing import Final, Self, TypeVar
+from typing import Final, Self, TypeAlias, TypeVar
 
 import msgspec
 
 from anykms.algorithms import Algorithm, KeyPurpose
+from anykms.audit import AuditSink, AuditTrail, attempted, audited, note_key, observed
 from anykms.context import canonicalise
 from anykms.errors import (
     DeadlineExceededError,
@@ -35,13 +37,23 @@ from anykms.errors import (
     KeyStateError,
     KeyUsageError,
     KMSError,
+    PolicyError,
     ProviderError,
     UnavailableError,
     UnsupportedOperationError,
 )
-from anykms.keys import KeyConf, KeyInfo, KeyState, KeyStatus, KeyTemplate, UnverifiedKeyInfo
+from anykms.keys import (
+    KeyConf,
+    KeyInfo,
+    KeyState,
+    KeyStatus,
+    KeyTemplate,
+    UnverifiedKeyInfo,
+    fact_differences,
+)
 from anykms.payload import BytesLike, octets
 from anykms.policy import Policy
+from anykms.private_keys import SigningPrivateKey, private_key
 from anykms.provider import (
     DATA_KEY_SIZE,
     Capability,
@@ -56,6 +68,8 @@ from anykms.signing import PublicKey, der_to_p1363, p1363_to_der, prepare_messag
 from anykms.wrapping import NOT_AUTHENTIC, WrappedKey, unwrap_data_key, wrap_data_key
 
 T = TypeVar("T")
+Guard: TypeAlias = Callable[[Operation], None]
+"""Called before every use of a key; raises a ``KMSError`` to refuse it."""
 
 DEFAULT_STATE_TTL: Final = 60.0
 """Seconds that a key's state is believed once read."""
@@ -91,11 +105,21 @@ _PURPOSE_OPERATION: Final = {
 class _Session:
     """One connected provider, with the policies and the little that may be remembered of its keys."""
 
-    def __init__(self, provider: Provider, policy: Policy, retry: RetryPolicy, state_ttl: float) -> None:
+    def __init__(
+        self,
+        provider: Provider,
+        policy: Policy,
+        retry: RetryPolicy,
+        state_ttl: float,
+        clock: Callable[[], float],
+        trails: tuple[AuditTrail, ...],
+    ) -> None:
         self.provider = provider
+        self.trails = trails
         self.policy = policy
         self.retry = retry
         self.state_ttl = state_ttl
+        self.clock = clock
         self.id = os.urandom(16)
         self._statuses: dict[str, tuple[KeyStatus, float]] = {}
         self._public_keys: dict[KeyInfo, PublicKey] = {}
@@ -110,8 +134,22 @@ class _Session:
         *,
         deadline: Deadline | None = None,
         repeat: bool = True,
+        version: str | None = None,
     ) -> T:
-        """``function()`` under the retry policy; every error says where it happened."""
+        """``function()`` under the retry policy; every error says where it happened, the audit trail each attempt."""
+        if not self.trails:
+            return self._call(operation, key, function, deadline, repeat)
+        attempt = attempted(self.provider.scheme, key, version, function)
+        return observed(self.trails, operation, lambda: self._call(operation, key, attempt, deadline, repeat))
+
+    def _call(
+        self,
+        operation: Operation,
+        key: str | None,
+        function: Callable[[], T],
+        deadline: Deadline | None,
+        repeat: bool,
+    ) -> T:
         try:
             return self.retry.call(function, deadline) if repeat else function()
         except KMSError as error:
@@ -155,6 +193,11 @@ class _Session:
         if status.state is KeyState.DESTROYED:
             raise _state_error(status, self.provider.scheme, Operation.DESCRIBE_KEY, uri)
         return status
+
+    def note(self, key: str) -> None:
+        """The operation concerns this key, whether or not the provider will be asked."""
+        if self.trails:
+            note_key(key)
 
     def forget(self, info: KeyInfo) -> None:
         """Drop what is remembered of the key's state."""
@@ -240,9 +283,13 @@ class KMSClient:
 
     Args:
         provider: the connected provider; the client closes it.
-        policy: rules for ``Key.unwrap`` and for the providers in use.
+        policy: rules for the keys it makes and for every use of a key.
         retry: the retry and deadline policy of every call.
         state_ttl: seconds that a key's state is believed once read, 0 or more.
+        clock: UTC seconds, for the age of a key.
+        audit: where each operation leaves an event, done or refused; see docs/audit.md.
+        entity: who the application is, in those events; needed with ``audit``.
+        audit_required: a sink that fails makes an operation an AuditError and withholds its result. False logs it.
 
     >>> import anykms, tempfile
     >>> client = anykms.connect(f"local://{tempfile.mkdtemp()}/keys.db", create=True)
@@ -259,12 +306,17 @@ class KMSClient:
         policy: Policy | None = None,
         retry: RetryPolicy | None = None,
         state_ttl: float = DEFAULT_STATE_TTL,
+        clock: Callable[[], float] = time.time,
+        audit: Sequence[AuditSink] = (),
+        entity: str | None = None,
+        audit_required: bool = True,
     ) -> None:
         if state_ttl < 0:
             raise InvalidArgumentError("state_ttl is in seconds, 0 or more")
         policy = policy or Policy()
         policy.check_provider(provider.scheme)
-        self._session = _Session(provider, policy, retry or RetryPolicy(), state_ttl)
+        self._trails = (AuditTrail(audit, entity, required=audit_required),) if audit else ()
+        self._session = _Session(provider, policy, retry or RetryPolicy(), state_ttl, clock, self._trails)
 
     def __enter__(self) -> Self:
         return self
@@ -293,6 +345,7 @@ class KMSClient:
 
     # Keys
 
+    @audited
     def generate_key(self, conf: KeyConf) -> KeyInfo:
         """Make a key, and prove that it is the one asked for: it is read back and compared field by field.
 
@@ -307,9 +360,12 @@ class KMSClient:
             KeyExistsError: a live key has the name.
             NameReservedError: a key pending destruction, or destroyed, has it.
             KeyConfMismatchError: three reads agree that the key differs from the conf; it is disabled.
+            PolicyError: the client's policy forbids such a key; where that shows only once it is made (its region),
+                it is disabled.
         """
         if not isinstance(conf, KeyConf):
             raise TypeError(f"generate_key takes a KeyConf, not {type(conf).__name__}")
+        self._session.note(conf.name)
         template = self._template(conf)
         session = self._session
         before = self._found(conf.name)
@@ -323,7 +379,12 @@ class KMSClient:
             made = self._found(conf.name, default=error)
             if made is None or made == before or made.conf_digest != template.conf_digest:
                 raise
-        return self._read_back(template)
+        info = self._read_back(template)
+        try:
+            session.policy.check_key(info)
+        except PolicyError as error:
+            raise PolicyError(f"{error}; {self._disabled(info)}", key=str(info.uri)) from None
+        return info
 
     def _template(self, conf: KeyConf) -> KeyTemplate:
         capabilities = self._session.provider.capabilities
@@ -344,6 +405,7 @@ class KMSClient:
                 operation=Operation.GENERATE_KEY,
                 key=conf.name,
             )
+        self._session.policy.check_generation(template, [level for level in levels if level is not None])
         return template
 
     def _found(self, name: str, default: KMSError | None = None) -> KeyInfo | None:
@@ -384,19 +446,23 @@ class KMSClient:
                 )
             self._session.retry.sleep(_READ_INTERVAL)
 
-    def _disown(self, info: KeyInfo, differences: list[str]) -> None:
-        outcome = "it is disabled"
+    def _disabled(self, info: KeyInfo) -> str:
+        """Disables a key that must not be used, and says how that went."""
         try:
             self.disable_key(info)
         except KMSError as error:
-            outcome = f"disabling it failed ({type(error).__name__}): disable it by hand"
+            return f"disabling it failed ({type(error).__name__}): disable it by hand"
+        return "it is disabled"
+
+    def _disown(self, info: KeyInfo, differences: list[str]) -> None:
         raise KeyConfMismatchError(
-            f"the provider made a key that differs from the conf; {outcome}: {'; '.join(differences)}",
+            f"the provider made a key that differs from the conf; {self._disabled(info)}: {'; '.join(differences)}",
             provider=self.provider,
             operation=Operation.GENERATE_KEY,
             key=str(info.uri),
         )
 
+    @audited
     def get_key(self, name: str) -> KeyInfo:
         """The facts of a key, as its provider tells them now.
 
@@ -417,6 +483,7 @@ class KMSClient:
         session = self._session
         return session.call(Operation.GET_KEY, name, lambda: session.provider.get_key(name))
 
+    @audited
     def list_keys(self) -> Iterator[KeyInfo]:
         """The keys that anykms made, in every state but DESTROYED."""
         session = self._session
@@ -431,9 +498,9 @@ class KMSClient:
         Raises:
             TypeError: an UnverifiedKeyInfo: get the key by name, or open its seal.
             InvalidArgumentError: a KeyInfo of another provider.
+            PolicyError: the client's policy forbids the key.
         """
         info = self.get_key(key) if isinstance(key, str) else self._own(key)
-        self._session.policy.check_provider(info.provider)
         return Key(self._session, info)
 
     def _own(self, info: KeyInfo) -> KeyInfo:
@@ -444,10 +511,12 @@ class KMSClient:
             raise InvalidArgumentError(
                 f"the key is one of {info.provider}, this client is for {self.provider}"
             )
+        self._session.note(str(info.uri))
         return info
 
     # Lifecycle
 
+    @audited
     def describe_key(self, info: KeyInfo) -> KeyStatus:
         """The key's state, versions and dates, read now.
 
@@ -456,10 +525,47 @@ class KMSClient:
         """
         return self._session.describe(self._own(info))
 
+    @audited
+    def confirm_key(self, info: KeyInfo) -> KeyStatus:
+        """Compare every fact of a stored KeyInfo with what the provider says of that key, and of its name, now.
+
+        A use of a key names the key that its KeyInfo pins, so a name that was moved to another key changes nothing
+        by itself; this call finds it.
+
+        Returns:
+            The key's status.
+
+        Raises:
+            IntegrityError: a fact differs, or the name leads to another key; it says what was expected and found.
+            KeyDestroyedError: the key is gone.
+        """
+        uri = str(self._own(info).uri)
+        status = self._session.describe(info)
+        expected = info.uri.without_version()
+        # A foreign key has no name of ours that could have been moved.
+        for asked in [uri, info.name] if info.conf_digest is not None else [uri]:
+            found = self._found(asked)
+            if found is None:
+                differences = [f"{asked!a}: expected {expected}, found no key"]
+            elif found.uri.without_version() != expected:
+                differences = [f"{asked!a}: expected {expected}, found {found.uri}"]
+            else:
+                differences = fact_differences(info, found)
+            if differences:
+                raise IntegrityError(
+                    f"key {info.name} is not what its KeyInfo says: {'; '.join(differences)}",
+                    provider=self.provider,
+                    operation=Operation.GET_KEY,
+                    key=uri,
+                )
+        return status
+
+    @audited
     def enable_key(self, info: KeyInfo) -> None:
         """Let the key be used again; returns once reads agree that it is ENABLED."""
         self._set_enabled(info, True)
 
+    @audited
     def disable_key(self, info: KeyInfo) -> None:
         """Stop every use of the key, verification included; returns once reads agree that it is DISABLED."""
         self._set_enabled(info, False)
@@ -474,6 +580,7 @@ class KMSClient:
             lambda status: status.state is wanted,
         )
 
+    @audited
     def rotate_key(self, info: KeyInfo) -> KeyStatus:
         """Make a new version of an ENCRYPT_DECRYPT key; what old versions wrapped still opens.
 
@@ -503,6 +610,7 @@ class KMSClient:
             lambda status: _rotation(status) != before,
         )
 
+    @audited
     def schedule_destruction(self, info: KeyInfo) -> datetime:
         """Destroy the key once its window has passed; until then nothing can use it.
 
@@ -523,6 +631,7 @@ class KMSClient:
             raise ProviderError("the provider does not say when the key is destroyed", provider=self.provider)
         return status.destroy_at
 
+    @audited
     def cancel_destruction(self, info: KeyInfo) -> None:
         """Take the key back from its destruction. It is DISABLED afterwards, on every provider.
 
@@ -599,9 +708,22 @@ class Key:
     >>> key.verify(b"v1.2.0", signature)
     """
 
-    def __init__(self, session: _Session, info: KeyInfo) -> None:
+    def __init__(self, session: _Session, info: KeyInfo, guard: Guard | None = None) -> None:
+        session.policy.check_key(info)
         self._session = session
+        self._trails = session.trails
         self._info = info
+        self._guard = guard
+
+    def guarded(self, guard: Guard) -> Key:
+        """The same key, with ``guard`` asked before every use of it, beside any guard that it has already."""
+        return Key(self._session, self._info, _both(self._guard, guard))
+
+    def allow(self, operation: Operation) -> None:
+        """Raises PolicyError, or what a guard raises, where the key may not be used so now."""
+        self._session.policy.check_use(self._info, operation, self._session.clock())
+        if self._guard is not None:
+            self._guard(operation)
 
     @property
     def info(self) -> KeyInfo:
@@ -613,6 +735,7 @@ class Key:
 
     # Signatures
 
+    @audited
     def sign(
         self,
         message: BytesLike,
@@ -641,6 +764,7 @@ class Key:
             return der_to_p1363(signature, info.algorithm)
         return signature
 
+    @audited
     def verify(
         self,
         message: BytesLike,
@@ -661,11 +785,13 @@ class Key:
         form = signature_encoding(encoding)
         prepared = prepare_message(info.algorithm, message, prehashed=prehashed)
         octets(signature, "signature")
+        self.allow(Operation.GET_PUBLIC_KEY)
         self._session.gate(Operation.GET_PUBLIC_KEY, info, fresh=True)
         self._session.public_key(info).verify(
             prepared, signature, encoding=form, prehashed=info.algorithm.spec.prehashable
         )
 
+    @audited
     def public_key(self) -> PublicKey:
         """The public part, checked against the pinned fingerprint, while the key is ENABLED.
 
@@ -674,14 +800,45 @@ class Key:
             IntegrityError: the provider gives another public key than the pinned one.
         """
         info = self._info
+        self._session.note(str(info.uri))
         if info.purpose not in (KeyPurpose.SIGN_VERIFY, KeyPurpose.ASYMMETRIC_DECRYPT):
             raise self._misuse(f"a {info.purpose} key has no public key to give")
         self._session.require(Operation.GET_PUBLIC_KEY, info.algorithm, info.key_size)
+        self.allow(Operation.GET_PUBLIC_KEY)
         self._session.gate(Operation.GET_PUBLIC_KEY, info, fresh=True)
         return self._session.public_key(info)
 
+    @audited
+    def as_private_key(self) -> SigningPrivateKey:
+        """A private key of pyca ``cryptography`` that signs with this one, in its key service.
+
+        ``x509`` builders, PyJWT, joserfc and whatever else takes pyca's keys and signs with them work unchanged. The
+        algorithm is the key's own; another hash or padding is refused, and so is all that needs the private part.
+        Ed25519 and ML-DSA sign at most 4096 bytes, a certificate's too.
+
+        Returns:
+            An RSAPrivateKey, EllipticCurvePrivateKey, Ed25519PrivateKey or MLDSA44/65/87PrivateKey.
+
+        Raises:
+            KeyUsageError: not a SIGN_VERIFY key.
+            KMSError: the public key cannot be read, or is not the pinned one.
+
+        >>> import anykms, jwt, tempfile
+        >>> client = anykms.connect(f"local://{tempfile.mkdtemp()}/keys.db", create=True)
+        >>> key = client.key(client.generate_key(anykms.KeyConf("tokens", "SIGN_VERIFY", algorithm="ES256")))
+        >>> signer = key.as_private_key()
+        >>> token = jwt.encode({"sub": "ada"}, signer, algorithm="ES256")
+        >>> jwt.decode(token, signer.public_key(), algorithms=["ES256"])
+        {'sub': 'ada'}
+        """
+        self._for(KeyPurpose.SIGN_VERIFY, Operation.SIGN)
+        return private_key(
+            self.public_key(), lambda message, prehashed: self.sign(message, prehashed=prehashed)
+        )
+
     # MACs
 
+    @audited
     def mac(self, message: BytesLike) -> bytes:
         """HMAC (RFC 2104) of 1 to 4096 bytes: 32, 48 or 64 bytes.
 
@@ -694,6 +851,7 @@ class Key:
         self._session.gate(Operation.MAC, info)
         return self._call(Operation.MAC, lambda: self._session.provider.mac(info, data))
 
+    @audited
     def verify_mac(self, message: BytesLike, tag: BytesLike) -> None:
         """Return only if ``tag`` is this key's for this message.
 
@@ -712,6 +870,7 @@ class Key:
 
     # Encryption
 
+    @audited
     def decrypt(self, ciphertext: BytesLike) -> bytes:
         """RSA-OAEP-256 decryption of what ``public_key().encrypt`` made.
 
@@ -730,6 +889,7 @@ class Key:
             told = InvalidCiphertextError(NOT_AUTHENTIC, request_id=error.request_id)
             raise self._located(told, Operation.DECRYPT) from error
 
+    @audited
     def wrap(self, data_key: BytesLike, *, context: Mapping[str, str]) -> bytes:
         """Wrap a 32-byte key, bound to ``context``. Only ``unwrap`` opens it; a Keyring does not.
 
@@ -743,9 +903,11 @@ class Key:
         if len(data) != DATA_KEY_SIZE:
             raise InvalidArgumentError(f"a data key has {DATA_KEY_SIZE} bytes, not {len(data)}")
         pairs, ctx = canonicalise(context)
+        self._session.policy.check_context(pairs)
         wrapped = wrap_data_key(wrapper, data, bind=_generic_bind(ctx), pairs=pairs, origin=0)
         return _KEY_MAGIC + msgspec.msgpack.encode(wrapped)
 
+    @audited
     def unwrap(self, wrapped: BytesLike, *, context: Mapping[str, str]) -> bytes:
         """The 32 bytes that ``wrap`` was given, under the same context.
 
@@ -759,6 +921,7 @@ class Key:
         wrapper = DataKeyWrapper.of(self)
         data = octets(wrapped, "wrapped")
         pairs, ctx = canonicalise(context)
+        self._session.policy.check_context(pairs)
         found = _read_wrapped(data)
         uri = found.key_uri().without_version()
         if uri != self._info.uri.without_version():
@@ -773,10 +936,12 @@ class Key:
     def _for(self, purpose: KeyPurpose, operation: Operation | None) -> KeyInfo:
         """The key's facts, once it has the purpose and the provider the capability."""
         info = self._info
+        self._session.note(str(info.uri))
         if info.purpose is not purpose:
             raise self._misuse(f"key {info.name} is for {info.purpose}, not for {purpose}")
         if operation is not None:
             self._session.require(operation, info.algorithm, info.key_size)
+            self.allow(operation)
         return info
 
     def _misuse(self, message: str) -> KeyUsageError:
@@ -815,6 +980,11 @@ class DataKeyWrapper:
         return wrapper
 
     @property
+    def trails(self) -> tuple[AuditTrail, ...]:
+        """Where the key's client tells what is done with it."""
+        return self._session.trails
+
+    @property
     def session_id(self) -> bytes:
         """16 bytes that tell this connection, its credentials and its policy from every other of the process."""
         return self._session.id
@@ -828,12 +998,17 @@ class DataKeyWrapper:
         """A deadline of the key's own retry policy."""
         return self._session.retry.start()
 
+    def allow(self, operation: Operation) -> None:
+        """Raises what ``Key.allow`` raises; for uses that a kept data key spares the provider."""
+        self._key.allow(operation)
+
     def until(self, deadline: Deadline) -> DataKeyWrapper:
         """The same key, every call of it within ``deadline``."""
         return DataKeyWrapper(self._key, deadline)
 
     def wrap(self, secret: bytes, context: WrapContext) -> Wrapped:
         info, provider = self.info, self._session.provider
+        self._key.allow(Operation.WRAP)
         self._session.gate(Operation.WRAP, info)
         return self._session.call(
             Operation.WRAP,
@@ -844,12 +1019,14 @@ class DataKeyWrapper:
 
     def unwrap(self, wrapped: bytes, version: str | None, context: WrapContext) -> bytes:
         info, provider = self.info, self._session.provider
+        self._key.allow(Operation.UNWRAP)
         self._session.gate(Operation.UNWRAP, info)
         return self._session.call(
             Operation.UNWRAP,
             str(info.uri),
             lambda: provider.unwrap(info, wrapped, version, context),
             deadline=self._deadline,
+            version=version,
         )
 
     def sign_as_sender(self, digest: bytes) -> bytes:
@@ -859,6 +1036,7 @@ class DataKeyWrapper:
 
     def verify_sender(self, digest: bytes, signature: bytes) -> None:
         self._session.gate(Operation.UNWRAP, self.info)
+        self._key.allow(Operation.UNWRAP)
         public_key = self._session.public_key(self._sender())
         public_key.verify(digest, signature, encoding=SignatureEncoding.P1363, prehashed=True)
 
@@ -867,6 +1045,17 @@ class DataKeyWrapper:
         if sender is None:
             raise KeyUsageError(f"key {self.info.name} has no sender key")
         return sender
+
+
+def _both(one: Guard | None, other: Guard) -> Guard:
+    if one is None:
+        return other
+
+    def ask(operation: Operation) -> None:
+        one(operation)
+        other(operation)
+
+    return ask
 
 
 def _state_error(status: KeyStatus, provider: str, operation: str, key: str) -> KMSError:

@@ -158,6 +158,10 @@ class KeystoreError(KMSError):
     """The local keystore is damaged, edited, rolled back, or opened with the wrong root secret."""
 
 
+class AuditError(KMSError):
+    """An audit sink failed, so that the result is withheld; or an audit file is not whole."""
+
+
 class QuotaExceededError(KMSError):
     """A quota that waiting does not lift."""
 

@@ -106,10 +106,20 @@ def _shown(text: str) -> str:
 
 def canonical_json(value: object) -> bytes:
     """RFC 8785 (JCS) bytes of str, int, bool, None, mappings and sequences of them; no float occurs here."""
-    return json.dumps(_ordered(value), ensure_ascii=False, separators=(",", ":")).encode()
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), sort_keys=True, default=_as_dict)
+    if not text.isascii():
+        text = json.dumps(_ordered(value), ensure_ascii=False, separators=(",", ":"))
+    return text.encode()
+
+
+def _as_dict(value: object) -> dict[str, object]:
+    if isinstance(value, Mapping):
+        return dict(cast("Mapping[str, object]", value))
+    raise TypeError(f"{type(value).__name__} has no canonical JSON")
 
 
 def _ordered(value: object) -> object:
+    """With the names of every object in RFC 8785's order; for ASCII names it is Python's own."""
     if isinstance(value, Mapping):
         pairs = cast("Mapping[str, object]", value)
         # RFC 8785 3.2.3 sorts by UTF-16 code units.
@@ -144,9 +154,6 @@ def utc_seconds(moment: datetime) -> datetime:
     if moment.tzinfo is None:
         raise InvalidArgumentError("a datetime without a time zone; give one in UTC")
     return moment.astimezone(UTC).replace(microsecond=0)
-
-
-_TIME_FORMAT: Final = "%Y-%m-%dT%H:%M:%SZ"
 
 
 # Key configuration
@@ -673,6 +680,20 @@ class KeyInfo(_KeyFacts):
         )
 
 
+def fact_differences(expected: KeyInfo, found: KeyInfo) -> list[str]:
+    """Every fact in which two KeyInfo differ: its name, what was expected and what was found."""
+    pairs = ((f.name, getattr(expected, f.name), getattr(found, f.name)) for f in fields(KeyInfo))
+    return [
+        f"{name}: expected {_said(one)}, found {_said(other)}" for name, one, other in pairs if one != other
+    ]
+
+
+def _said(value: object) -> str:
+    if isinstance(value, Mapping):
+        return ascii(dict(cast("Mapping[str, str]", value)))[:200]
+    return ascii(str(value))[:200]
+
+
 @dataclass(frozen=True, kw_only=True)
 class UnverifiedKeyInfo(_KeyFacts):
     """Facts read from bytes whose seal nobody checked. No cryptographic method accepts it.
@@ -705,7 +726,7 @@ class UnverifiedKeyInfo(_KeyFacts):
                 key_size=raw["key_size"],
                 protection_level=ProtectionLevel(raw["protection_level"]),
                 origin=KeyOrigin(raw["origin"]),
-                created_at=datetime.strptime(raw["created_at"], _TIME_FORMAT).replace(tzinfo=UTC),
+                created_at=datetime.fromisoformat(raw["created_at"]),
                 sender_authenticated=raw["sender_authenticated"],
                 fingerprint=raw["fingerprint"],
                 sender_fingerprint=raw["sender_fingerprint"],

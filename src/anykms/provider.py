@@ -7,10 +7,11 @@ subclasses, with the SDK's error as ``__cause__``. It neither retries nor caches
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Protocol, runtime_checkable
+from typing import Final, Protocol, runtime_checkable
 
 from anykms.algorithms import Algorithm
 from anykms.keys import KeyInfo, KeyStatus, KeyTemplate, ProtectionLevel
@@ -111,6 +112,20 @@ class Wrapped:
 
     version: str | None
     ciphertext: bytes
+
+
+REQUEST_IDS: Final[ContextVar[list[str] | None]] = ContextVar("anykms request ids", default=None)
+"""Where ids of requests are gathered for the audit trail, while someone keeps one."""
+
+
+def note_request_id(request_id: str) -> None:
+    """For adapters: the service's own id of a request that it has answered, for the audit trail.
+
+    An error carries its ``request_id`` itself.
+    """
+    gathered = REQUEST_IDS.get()
+    if gathered is not None:
+        gathered.append(request_id)
 
 
 class SignatureEncoding(StrEnum):

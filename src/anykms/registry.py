@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib.metadata import EntryPoint, entry_points
 from typing import Protocol, cast
 
+from anykms.audit import AuditSink
 from anykms.client import DEFAULT_STATE_TTL, KMSClient
 from anykms.errors import InvalidArgumentError, UnsupportedOperationError
 from anykms.keys import ConnectionURI
@@ -13,7 +15,7 @@ from anykms.provider import Provider
 from anykms.retrying import RetryPolicy
 
 GROUP = "anykms.providers"
-_EXTRAS = {"awskms": "aws", "gcpkms": "gcp", "azurekms": "azure"}
+_EXTRAS = {"awskms": "aws", "gcpkms": "gcp", "azurekms": "azure", "pkcs11": "pkcs11"}
 
 
 class ProviderClass(Protocol):
@@ -34,6 +36,9 @@ def connect(
     policy: Policy | None = None,
     retry: RetryPolicy | None = None,
     state_ttl: float = DEFAULT_STATE_TTL,
+    audit: Sequence[AuditSink] = (),
+    entity: str | None = None,
+    audit_required: bool = True,
     **options: object,
 ) -> KMSClient:
     """A client for the key service that ``uri`` names.
@@ -42,7 +47,7 @@ def connect(
         uri: ``local:///path/keys.db``, ``awskms:///?region=...``, ``gcpkms://projects/P/locations/L/keyRings/R``,
             ``azurekms://VAULT.vault.azure.net``, or a scheme of an installed provider. Only from the caller or
             the configuration, never from data.
-        policy, retry, state_ttl: see ``KMSClient``.
+        policy, retry, state_ttl, audit, entity, audit_required: see ``KMSClient``.
         options: the provider's own, for example ``create=True`` (local) or ``credential=`` (Azure).
 
     Raises:
@@ -55,7 +60,15 @@ def connect(
     ...     client.provider
     'local'
     """
-    return KMSClient(open_provider(uri, **options), policy=policy, retry=retry, state_ttl=state_ttl)
+    return KMSClient(
+        open_provider(uri, **options),
+        policy=policy,
+        retry=retry,
+        state_ttl=state_ttl,
+        audit=audit,
+        entity=entity,
+        audit_required=audit_required,
+    )
 
 
 def open_provider(uri: str | ConnectionURI, **options: object) -> Provider:

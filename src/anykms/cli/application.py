@@ -25,6 +25,9 @@ _OWN: Final = {
     "reencrypt": "anykms.cli.messages",
     "sign": "anykms.cli.signatures",
     "verify": "anykms.cli.signatures",
+    "trust": "anykms.cli.seals",
+    "keyset": "anykms.cli.keysets",
+    "audit": "anykms.cli.audit",
 }
 
 

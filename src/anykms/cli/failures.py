@@ -106,6 +106,7 @@ _ERRORS: Final[dict[type[errors.KMSError], tuple[ExitCode, str]]] = {
         ExitCode.DAMAGED,
         "check --store and its root secret; 'anykms store check' tells more, a backup may help",
     ),
+    errors.AuditError: (ExitCode.DAMAGED, "find out who changed the audit file, and keep it as it is"),
     errors.IntegrityError: (ExitCode.DAMAGED, "nothing was returned; try again, and report it if it stays"),
     errors.ThrottledError: (ExitCode.UNAVAILABLE, "wait, then try again"),
     errors.UnavailableError: (ExitCode.UNAVAILABLE, "try again once it answers; another process may hold it"),

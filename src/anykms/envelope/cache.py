@@ -114,8 +114,8 @@ class DataKeyCache:
             raise InvalidArgumentError(f"max_bytes is {max_bytes}; use 1 to {MAX_BYTES}")
         if max_entries < 1:
             raise InvalidArgumentError(f"max_entries is {max_entries}; use 1 or more")
-        self._max_age = max_age
-        self._max_messages = max_messages
+        self.max_age: Final = max_age
+        self.max_messages: Final = max_messages
         self._max_bytes = max_bytes
         self._max_entries = max_entries
         self._clock = clock
@@ -178,7 +178,7 @@ class DataKeyCache:
         Raises:
             InvalidArgumentError: the cache is closed.
         """
-        lifetime = min(lifetime, self._max_age)
+        lifetime = min(lifetime, self.max_age)
         if lifetime <= 0 or size > self._max_bytes:
             return make()
         while True:
@@ -234,7 +234,7 @@ class DataKeyCache:
                 if self._flights.get(slot) is flight:
                     del self._flights[slot]
                     if value is not None:
-                        messages, left = self._max_messages - 1, self._max_bytes - size
+                        messages, left = self.max_messages - 1, self._max_bytes - size
                         self._keep(slot, _Entry[object](value, calls, expires, messages, left))
             flight.landed.set()
             del flight

@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 
+from anykms.audit import audited
 from anykms.envelope.cache import DataKeyCache
 from anykms.envelope.message import DETACHED, MAX_GENERATION, SHORTEST_BODY, Message, checked_aad
 from anykms.errors import InvalidArgumentError, InvalidCiphertextError, KeyNotFoundError, PolicyError
@@ -132,6 +133,7 @@ class Record:
         keys: DataKeyCache,
     ) -> None:
         self._ring = ring
+        self._trails = ring._trails  # pyright: ignore[reportPrivateUsage] # a record is a part of its ring
         self._pin = pin
         self._source = source
         self._context = dict(context)
@@ -151,6 +153,7 @@ class Record:
         """The record to store, as it is now: a header without a body, about 220 bytes for one local key."""
         return self._source.load()
 
+    @audited
     def seal(self, plaintext: BytesLike, *, aad: BytesLike) -> bytes:
         """A value: 89 bytes more than ``plaintext``, and 16 for each full 16 KiB.
 
@@ -169,6 +172,7 @@ class Record:
             raise PolicyError(
                 "a record whose id the application did not name may only be read: pass record_id"
             )
+        self._ring.allow_writing()
         opened = self._opened(len(data))
         if not self._pin.made_here and not opened.facts.sender_authenticated:
             raise PolicyError(
@@ -176,6 +180,7 @@ class Record:
             )
         return b"".join((self._start, *opened.body_key.encrypt(data, bound, DETACHED)))
 
+    @audited
     def open(self, value: BytesLike, *, aad: BytesLike) -> bytes:
         """The plaintext of a value of this record.
 
@@ -246,6 +251,7 @@ class StoredRecords:
         required: Collection[str] = (),
     ) -> None:
         self._ring = ring
+        self._trails = ring._trails  # pyright: ignore[reportPrivateUsage] # a record is a part of its ring
         self._store = store
         self._context = dict(context)
         self._required = required
@@ -253,6 +259,7 @@ class StoredRecords:
         self._lock = threading.Lock()
         self._known: OrderedDict[bytes, Record] = OrderedDict()
 
+    @audited
     def create(self) -> Record:
         """A new record, stored. Keep its ``record_id`` with the application's own configuration.
 
@@ -263,6 +270,7 @@ class StoredRecords:
         self._store.add(opened.facts.record_id, stored)
         return self._record(opened.facts.record_id, 0).start(opened)
 
+    @audited
     def record(self, record_id: BytesLike, *, min_generation: int = 0) -> Record:
         """The record that the application names: to encrypt and to decrypt.
 
@@ -280,6 +288,7 @@ class StoredRecords:
             raise KeyNotFoundError(f"the store has no record {pinned.hex()}")
         return self._record(pinned, checked_generation(min_generation)).start()
 
+    @audited
     def open(self, value: BytesLike, *, aad: BytesLike) -> bytes:
         """The plaintext of a value of any record in the store.
 
@@ -299,6 +308,7 @@ class StoredRecords:
                 self._known.move_to_end(record_id)
         return record.open(data, aad=aad)
 
+    @audited
     def rewrap(
         self, record_id: BytesLike, *, to: Keyring | Sequence[Key], min_generation: int = 0
     ) -> Rewrapped:
