@@ -195,7 +195,9 @@ class LifecycleContract(Contract):
         successor = harness.main.client.generate_key(conf)
         assert successor != made
         for connection in (harness.main, harness.connect()):
-            with pytest.raises(KeyDestroyedError):  # first: until it is read again a status is believed (C4.3)
+            with pytest.raises(
+                KeyDestroyedError
+            ):  # first: until it is read again a status is believed (C4.3)
                 connection.client.describe_key(made)
             with pytest.raises(KeyDestroyedError):
                 connection.key(made).wrap(bytes(32), context={})

@@ -29,6 +29,8 @@ from anykms_contract.stores import CHANGES, Store, Watch, destroy_all, harness
 
 _KINDS: Final = {str(kind): kind for kind in (*WRAPPING_KINDS, *SIGNING_KINDS, *MAC_KINDS, *DECRYPTION_KINDS)}
 _PAIRED: Final = CrossProviderContract.__name__
+_UNMEASURED: Final[Mapping[str, int]] = {"generate_key": 2, "describe_key": 25, "sign+": 25}
+"""What is assumed of a case that calls.json does not have yet: more than most need."""
 _BINDING: Final = """
 from anykms_contract.running import bindings
 
@@ -104,6 +106,14 @@ def measured() -> dict[str, dict[str, int]]:
     return msgspec.json.decode(_data("calls.json"), type=dict[str, dict[str, int]])
 
 
+def _cases() -> Iterator[str]:
+    """Every case of every clause; the clause itself where it has one case only."""
+    for contract in suite():
+        names = contract.cases()
+        several = {name.partition("[")[0] for name in names if "[" in name}
+        yield from (f"{contract.__name__}.{name}" for name in names if name not in several)
+
+
 def _data(name: str) -> bytes:
     return files("anykms_contract").joinpath(name).read_bytes()
 
@@ -124,7 +134,9 @@ def estimate(
     calls: Counter[str] = Counter()
     clauses: set[str] = set()
     cases = 0
-    for case, spent in measured().items():
+    counted = measured()
+    for case in _cases():
+        spent = counted.get(case, _UNMEASURED)
         clause, _, name = case.rstrip("]").partition("[")
         times = max(1, others) if clause.startswith(f"{_PAIRED}.") else 1
         if (clause, name) in done or (only.isidentifier() and only.lower() not in case.lower()):
