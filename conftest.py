@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from hypothesis import settings
 
+collect_ignore = [
+    "contract_tests/anykms_contract/template"
+]  # another distribution, run by tests/test_stranger.py
+
 # A busy machine is slow, not wrong: speed is measured in benchmarks/, never by a test.
 settings.register_profile("anykms", deadline=None)
 settings.load_profile("anykms")

@@ -326,4 +326,8 @@ class TestWithLocal(CrossProviderContract):
         **cases(NO_SPEC, CrossProviderContract.test_signatures_verify_under_the_exported_key, *UNKNOWN),
         **cases(NO_SPEC, CrossProviderContract.test_public_keys_look_alike, *UNKNOWN),
         **cases(NO_ARN, CrossProviderContract.test_errors_look_alike, "disabled", "pending", "cancel"),
+        **cases(
+            ID_FOR_ARN, CrossProviderContract.test_artefacts_are_the_golden_ones, "signature", "public-key"
+        ),
+        **cases(NO_ARN, CrossProviderContract.test_artefacts_are_the_golden_ones, "errors"),
     }

@@ -1,4 +1,4 @@
-"""A provider of another house, as its own distribution, runs the contract and keeps it."""
+"""A provider of another house, begun with ``anykms new-provider``, runs the contract and keeps it."""
 
 from __future__ import annotations
 
@@ -11,21 +11,25 @@ from xml.etree import ElementTree
 
 import pytest
 
+from anykms.errors import InvalidArgumentError
 from anykms_contract import Contract
+from anykms_contract.newcomer import write_provider
 
-_HERE = Path(__file__).parent / "stranger"
-_BINDING = "contract_acmekms.py"
+_ANYKMS = Path(sys.executable).with_name("anykms")
+_BINDING = "test_contract.py"
 
 
 @pytest.fixture(scope="module")
 def house(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The stranger's project, copied away and installed from its path."""
+    """The stranger's project, as the command writes it, installed from its path."""
     copy = tmp_path_factory.mktemp("house") / "stranger"
-    shutil.copytree(_HERE, copy, ignore=shutil.ignore_patterns("__pycache__"))
+    command = [str(_ANYKMS), "new-provider", "vaultkms", "--into", str(copy)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)  # noqa: S603 # our own command
+    assert "pyproject.toml" in done.stdout
     _run(
         "pip", "install", "-q", "--no-deps", "--no-build-isolation", "--target", str(copy / "site"), str(copy)
     )
-    shutil.rmtree(copy / "acmekms")  # only what was installed is left to import
+    shutil.rmtree(copy / "vaultkms")  # only what was installed is left to import
     return copy
 
 
@@ -52,7 +56,7 @@ def test_a_strangers_provider_keeps_the_contract(house: Path) -> None:
 def test_a_strangers_provider_is_connected_by_uri(house: Path) -> None:
     script = (
         "import anykms\n"
-        "with anykms.connect('acmekms://one.acme.example') as client:\n"
+        "with anykms.connect('vaultkms://one.vault.example') as client:\n"
         "    ring = anykms.Keyring([client.key(client.generate_key("
         "anykms.KeyConf('orders', 'ENCRYPT_DECRYPT')))])\n"
         "    print(ring.decrypt(ring.encrypt(b'data', context={}), context={}).decode())\n"
@@ -61,6 +65,27 @@ def test_a_strangers_provider_is_connected_by_uri(house: Path) -> None:
         [sys.executable, "-c", script], capture_output=True, text=True, check=True, env=_environment(house)
     )
     assert done.stdout == "data\n"
+
+
+@pytest.mark.parametrize(
+    "name", ["local", "Vault", "1vault", "vault-kms", "v", "http", "", "../vault", "v" * 32]
+)
+def test_a_name_that_cannot_be_a_scheme_is_refused(name: str, tmp_path: Path) -> None:
+    with pytest.raises(InvalidArgumentError):
+        write_provider(name, tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+def test_nothing_is_overwritten(tmp_path: Path) -> None:
+    (tmp_path / "pyproject.toml").write_text("mine")
+    with pytest.raises(FileExistsError):
+        write_provider("vaultkms", tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["pyproject.toml"]
+
+
+def test_the_template_leaves_no_name_of_its_own(tmp_path: Path) -> None:
+    for path in write_provider("vaultkms", tmp_path):
+        assert "acme" not in path.read_text().lower()
 
 
 def _is_the_suites(contract: type[Contract]) -> bool:

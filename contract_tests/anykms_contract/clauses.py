@@ -73,6 +73,11 @@ class Contract:
             if name.startswith("test_")
         }
 
+    @classmethod
+    def cases(cls) -> tuple[str, ...]:
+        """Clauses and their cases: ``clause``, and ``clause[case]`` where there are several."""
+        return tuple(_case_names(_owners(cls)))
+
 
 def _owners(cls: type) -> dict[str, type]:
     """Everything that the suite's classes define and a binding must leave alone."""

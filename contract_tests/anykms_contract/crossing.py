@@ -13,6 +13,7 @@ from anykms.envelope.keyring import Keyring, inspect
 from anykms.errors import InvalidSignatureError, KeyNotAllowedError, KMSError
 from anykms.keys import KeyInfo, KeyState, UnverifiedKeyInfo
 from anykms.signing import PublicKey
+from anykms_contract import golden
 from anykms_contract.clauses import Contract, each, of_kinds
 from anykms_contract.harness import SIGNING_KINDS, Harness, KeyKind
 from anykms_contract.signatures import verify_with_pyca
@@ -122,6 +123,15 @@ class CrossProviderContract(Contract):
             assert first.conf_digest == second.conf_digest
         for info in infos:
             assert UnverifiedKeyInfo.from_json(info.to_json()).to_json() == info.to_json()
+
+    @each("artefact", {artefact: artefact for artefact in golden.ARTEFACTS})
+    def test_artefacts_are_the_golden_ones(self, harnesses: Pair, artefact: str) -> None:
+        """C12.3: Messages, wrapped keys, signatures, public keys, facts and errors are those of the golden files,
+        but for the provider's own names.
+        """
+        for harness in harnesses:
+            found = golden.observed(artefact, harness)
+            assert found is None or found == golden.recorded(artefact)
 
     @each("fault", {fault: fault for fault in _FAULTS})
     def test_errors_look_alike(self, harnesses: Pair, fault: str) -> None:

@@ -127,6 +127,10 @@ class Harness:
         sleep: called with the seconds that the library waits for; ``time.sleep`` for a live store.
         signatures: how many signatures to make where chance decides what a clause sees.
         prefix: begins the name of every key made, a-z first; names are used once, so it is new in each run.
+
+    Attributes:
+        refusals: how often a clause found that the provider lacks a kind of key.
+        missed_clock: how often a clause wanted to move a clock that cannot be moved.
     """
 
     open_provider: Callable[[], Provider]
@@ -147,6 +151,8 @@ class Harness:
         default_factory=dict[tuple[object, ...], tuple[KeyInfo, Mapping[str, bytes]]], init=False
     )
     moves: int = field(default=0, init=False)
+    refusals: int = field(default=0, init=False)
+    missed_clock: int = field(default=0, init=False)
     _opened: list[Connection] = field(default_factory=list[Connection], init=False)
     _named: int = field(default=0, init=False)
     _shared: dict[tuple[KeyKind, str], KeyInfo] = field(
@@ -170,14 +176,38 @@ class Harness:
         while self._opened:
             self._opened.pop().client.close()
 
+    def release(self) -> None:
+        """Close every connection but ``main``, between clauses: a cloud's client can take megabytes."""
+        kept = [connection for connection in self._opened if connection is self.__dict__.get("main")]
+        for connection in self._opened:
+            if connection not in kept:
+                connection.client.close()
+        self._opened[:] = kept
+
     def connect(self, *, policy: Policy | None = None, state_ttl: float = DEFAULT_STATE_TTL) -> Connection:
         """A new connection, as a new process would make it."""
-        seam, time = ObservedProvider(self.open_provider()), Time(self.sleep)
+        seam = ObservedProvider(self.open_provider())
+        time = Time(None if self.sleep is None else lambda s: self._wait(seam, s))
         retry = RetryPolicy(sleep=time.wait, clock=time.read, jitter=lambda: 0.5)
         client = KMSClient(seam, policy=policy, retry=retry, state_ttl=state_ttl)
         connection = Connection(client, seam, time, self.requests or (lambda: 0))
         self._opened.append(connection)
         return connection
+
+    def _wait(self, seam: ObservedProvider, seconds: float) -> None:
+        """What the seam simulates is not waited for: it passes by no clock."""
+        if self.sleep is not None and not seam.planned:
+            self.sleep(seconds)
+
+    @property
+    def calls(self) -> int:
+        """Calls at the seams of all connections so far."""
+        return sum(len(connection.seam.calls) for connection in self._opened)
+
+    def has_clock(self) -> bool:
+        """Whether time can be moved. Asking counts: a clause that must do without proves less."""
+        self.missed_clock += self.advance is None
+        return self.advance is not None
 
     @cached_property
     def main(self) -> Connection:
@@ -245,6 +275,7 @@ class Harness:
 
     def refuses(self, kind: KeyKind) -> None:
         """The clause of a kind that the provider lacks: it says so, and asks nobody."""
+        self.refusals += 1
         with self.main.quiet(), pytest.raises(UnsupportedOperationError) as refused:
             self.main.client.generate_key(self.conf(kind))
         assert type(refused.value) is UnsupportedOperationError
@@ -273,7 +304,7 @@ class Harness:
     def really_reaches(self, state: KeyState) -> bool:
         """Whether a key can be brought into the state, or only reported to be in it."""
         if state is KeyState.DESTROYED:
-            return self.advance is not None
+            return self.has_clock()
         ordinary = (KeyState.ENABLED, KeyState.DISABLED, KeyState.PENDING_DESTRUCTION)
         return state in ordinary or state in self.reach
 
@@ -296,7 +327,7 @@ class Harness:
 
     def let_pass(self, step: timedelta) -> None:
         """Move the store's clock, where it can be moved. Whatever else is pending destruction goes too."""
-        if self.advance is not None:
+        if self.has_clock() and self.advance is not None:
             self.moves += 1
             self.advance(step)
 

@@ -70,6 +70,17 @@ class ObservedProvider:
         """Give ``answer`` without asking the provider, until ``heal``."""
         self._pretended[operation] = answer
 
+    @property
+    def planned(self) -> bool:
+        """Whether a fault, an answer or another key is planned, so that what happens is not the provider's doing."""
+        return bool(
+            any(self._faults.values())
+            or self._answers
+            or self._pretended
+            or self._misread is not None
+            or self._losing is not None
+        )
+
     def misread(self, change: Callable[[KeyTemplate], KeyTemplate]) -> None:
         """Make another key than the one asked for, until ``heal``."""
         self._misread = change

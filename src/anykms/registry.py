@@ -60,10 +60,8 @@ def connect(
     ...     client.provider
     'local'
     """
-    where = uri if isinstance(uri, ConnectionURI) else ConnectionURI.parse(uri)
-    provider_class = _load(where.scheme)
     return KMSClient(
-        provider_class.connect(where, **options),
+        open_provider(uri, **options),
         policy=policy,
         retry=retry,
         state_ttl=state_ttl,
@@ -71,6 +69,16 @@ def connect(
         entity=entity,
         audit_required=audit_required,
     )
+
+
+def open_provider(uri: str | ConnectionURI, **options: object) -> Provider:
+    """The provider under the client that ``connect`` gives, bare: for tests of providers.
+
+    Raises:
+        InvalidArgumentError, UnsupportedOperationError, TypeError: as ``connect``.
+    """
+    where = uri if isinstance(uri, ConnectionURI) else ConnectionURI.parse(uri)
+    return _load(where.scheme).connect(where, **options)
 
 
 def schemes() -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""The contract, bound to the stranger's provider. Run by its path: ``pytest contract_acmekms.py``."""
+"""The contract, bound to acmekms."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ def vault(host: str) -> Harness:
 
 @pytest.fixture(scope="module")
 def harness() -> Iterator[Harness]:
-    with vault("one.acme.example") as opened:
+    with vault("one.acmekms.example") as opened:
         yield opened
 
 
 @pytest.fixture(scope="module")
 def harnesses(harness: Harness) -> Iterator[tuple[Harness, Harness]]:
-    with vault("two.acme.example") as other:
+    with vault("two.acmekms.example") as other:
         yield harness, other
 
 

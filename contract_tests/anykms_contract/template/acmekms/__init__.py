@@ -1,4 +1,4 @@
-"""A key service of another house, in memory: A256GCM, ES256 and HS256. Written against the seam alone."""
+"""The keys of acmekms, in memory: A256GCM, ES256 and HS256. Written against the seam alone."""
 
 from __future__ import annotations
 
