@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import tempfile
 from collections import Counter
@@ -292,9 +293,14 @@ def _pytest(folder: Path, session: _Run, recorder: Recorder, only: str) -> str:
     ]
     set_hypothesis_home_dir(folder / "hypothesis")
     before = set(sys.modules)
+    # what the caller's shell wants of pytest is not meant for this run
+    theirs = {
+        name: os.environ.pop(name) for name in ("PYTEST_ADDOPTS", "PYTEST_PLUGINS") if name in os.environ
+    }
     try:
         code = pytest.main(arguments, plugins=[_Selection(session), recorder])
     finally:
+        os.environ |= theirs
         for name in set(sys.modules) - before:
             if name.startswith("test_store_"):
                 del sys.modules[name]
