@@ -426,3 +426,22 @@ class TestOutsiders:
         with pytest.raises(errors.KMSError):
             Keyring([connect().key(info)]).decrypt(forged, context={})
         assert "unwrapKey" not in az.requests.operations[before:]
+
+    def test_rewrapping_a_forgery_does_not_make_it_genuine(
+        self, az: AzureEmulator, client: KMSClient, connect: Connect
+    ) -> None:
+        info = client.generate_key(WRAPPING)
+        successor = client.generate_key(KeyConf("successor", KeyPurpose.ENCRYPT_DECRYPT))
+        outsider = replace(info, sender_fingerprint=None, sender_authenticated=False, conf_digest=None)
+        forged = Keyring([client.key(outsider)]).encrypt(b"pay me", context={})
+        target = [connect().key(successor)]
+        before = len(az.requests)
+        with pytest.raises(errors.PolicyError):
+            Keyring([connect().key(info)]).rewrap(forged, to=target)
+        assert len(az.requests) == before
+        lenient = Policy(require_sender_authentication=False)
+        laundered = Keyring([connect().key(info)], policy=lenient).rewrap(forged, to=target).message
+        with pytest.raises(errors.PolicyError):
+            Keyring(target).decrypt(laundered, context={})
+        found = Keyring(target, policy=lenient).decrypt_detailed(laundered, context={})
+        assert (found.plaintext, found.sender_authenticated) == (b"pay me", False)
