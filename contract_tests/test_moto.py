@@ -190,6 +190,8 @@ class TestSigning(SigningContract):
         **whole(
             ID_FOR_ARN,
             SigningContract.test_a_signature_verifies_everywhere,
+            SigningContract.test_certificates_are_signed_by_the_key,
+            SigningContract.test_certificates_are_not_signed_by_another_algorithm,
             SigningContract.test_the_public_key_is_the_pinned_one,
             SigningContract.test_the_public_key_survives_every_encoding,
             SigningContract.test_another_message_or_key_is_refused,
@@ -213,6 +215,7 @@ class TestSigning(SigningContract):
             SigningContract.test_whole_messages_have_limits,
         ),
         **cases(NO_SPEC, SigningContract.test_a_signature_verifies_everywhere, *UNKNOWN),
+        **cases(NO_SPEC, SigningContract.test_certificates_are_signed_by_the_key, *UNKNOWN),
         **cases(NO_SPEC, SigningContract.test_the_public_key_is_the_pinned_one, *UNKNOWN),
         **cases(NO_SPEC, SigningContract.test_the_public_key_survives_every_encoding, *UNKNOWN),
         **cases(NO_SPEC, SigningContract.test_another_message_or_key_is_refused, *UNKNOWN),

@@ -42,7 +42,7 @@ class Recorder:
     @property
     def report(self) -> Report:
         """What is known so far."""
-        return build(self.outcomes, list(self._columns.values()))
+        return build(self.outcomes, [self._columns[label] for label in sorted(self._columns)])
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_call(self, item: pytest.Item) -> Generator[None, object, object]:
