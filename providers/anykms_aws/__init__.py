@@ -34,7 +34,7 @@ from anykms.keys import (
     check_name,
     utc_seconds,
 )
-from anykms.provider import Capability, Operation, SignatureEncoding, WrapContext, Wrapped
+from anykms.provider import Capability, Operation, SignatureEncoding, WrapContext, Wrapped, state_error
 from anykms_aws import creation, facts, specs
 from anykms_aws.connection import DEFAULT_TIMEOUT, Connection, Reply, client_config, connect
 from anykms_aws.facts import ALIAS_PREFIX, SCHEME, arn_of
@@ -388,10 +388,11 @@ class AWSProvider:
             state = KeyState.DESTROYED
         except KMSError:
             return refusal
-        if state not in specs.STATE_ERRORS:
+        if state is KeyState.ENABLED:
             return refusal  # changed back meanwhile, or a refusal for another reason
-        kind, text = specs.STATE_ERRORS[state]
-        return kind(text, request_id=refusal.request_id)
+        explained = state_error(state)
+        explained.request_id = refusal.request_id
+        return explained
 
     def _arn(self, uri: KeyURI) -> str:
         if uri.scheme != SCHEME:

@@ -22,6 +22,7 @@ from anykms.keys import (
     check_name,
     utc_seconds,
 )
+from anykms.provider import state_error
 from anykms_aws import specs
 from anykms_aws.connection import Reply
 
@@ -200,8 +201,11 @@ def _fingerprint(metadata: Reply, tags: Tags, spki: bytes | None) -> str:
 
 
 def _withheld(state: KeyState) -> KMSError:
-    kind, text = specs.STATE_ERRORS.get(state, (IntegrityError, "AWS withholds the public key"))
-    return kind(f"{text} (AWS gives the public key of a key only while it is enabled)")
+    if state is KeyState.ENABLED:
+        return IntegrityError("AWS withholds the public key")
+    refusal = state_error(state)
+    refusal.add_note("AWS gives the public key of a key only while it is enabled")
+    return refusal
 
 
 def _tagged_name(tags: Tags) -> str:

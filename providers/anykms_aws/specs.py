@@ -13,13 +13,6 @@ from typing import Final
 from anykms.algorithms import Algorithm, KeyPurpose
 from anykms.errors import (
     IntegrityError,
-    KeyDestroyedError,
-    KeyDisabledError,
-    KeyNotReadyError,
-    KeyPendingDestructionError,
-    KeyPendingImportError,
-    KMSError,
-    UnavailableError,
     UnsupportedOperationError,
 )
 from anykms.keys import KeyInfo, KeyOrigin, KeyState, ProtectionLevel
@@ -145,18 +138,6 @@ STATES: Final[Mapping[str, KeyState]] = {
     "PendingDeletion": KeyState.PENDING_DESTRUCTION,
     "PendingReplicaDeletion": KeyState.PENDING_DESTRUCTION,
     "Unavailable": KeyState.UNAVAILABLE,
-}
-
-STATE_ERRORS: Final[Mapping[KeyState, tuple[type[KMSError], str]]] = {
-    KeyState.PENDING_GENERATION: (KeyNotReadyError, "AWS is still creating the key"),
-    KeyState.DISABLED: (KeyDisabledError, "the key is disabled; enable it first"),
-    KeyState.PENDING_IMPORT: (KeyPendingImportError, "the key waits for its material to be imported"),
-    KeyState.PENDING_DESTRUCTION: (
-        KeyPendingDestructionError,
-        "the key is pending destruction; cancel that, then enable it",
-    ),
-    KeyState.DESTROYED: (KeyDestroyedError, "the key is destroyed"),
-    KeyState.UNAVAILABLE: (UnavailableError, "the key's custom key store is not reachable from AWS KMS"),
 }
 
 ORIGINS: Final[Mapping[str, tuple[KeyOrigin, ProtectionLevel]]] = {

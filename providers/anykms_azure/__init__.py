@@ -33,6 +33,7 @@ from anykms.provider import (
     SignatureEncoding,
     WrapContext,
     Wrapped,
+    state_error,
 )
 from anykms_azure import creation, facts, specs
 from anykms_azure.connection import DEFAULT_TIMEOUT, Connection, Reply, connect
@@ -295,7 +296,7 @@ class AzureProvider:
         except KeyDestroyedError:
             raise
         except KeyNotFoundError as error:
-            raise _state_error(self._deleted_status(info).state) from error.__cause__
+            raise state_error(self._deleted_status(info).state) from error.__cause__
 
     def rotate_key(self, info: KeyInfo) -> KeyStatus:
         """Make a new version of the key; the sender key stays. Tags are written to the new version where Azure has not.
@@ -308,7 +309,7 @@ class AzureProvider:
         name = self._name(info.uri)
         current, rows = self._live(info)
         if current.state is not KeyState.ENABLED:
-            raise _state_error(current.state)
+            raise state_error(current.state)
         tags = facts.lasting_tags(rows)
         if tags is not None and current.tags != tags:
             self._vault.update(name, current.id, tags=tags)
@@ -498,7 +499,7 @@ class AzureProvider:
         ) not in facts.key_ops(bundle):
             raise KeyUsageError(f"the key's key_ops are {', '.join(sorted(facts.key_ops(bundle)))}")
         if row.state is not KeyState.ENABLED:
-            error = _state_error(row.state)
+            error = state_error(row.state)
             if isinstance(error, KeyStateError):
                 error.version = row.id
             raise error
@@ -533,9 +534,9 @@ class AzureProvider:
             return refusal
         used = next((row for row in status.versions if row.id == version), None)
         state = status.state if status.state is not KeyState.ENABLED or used is None else used.state
-        if state not in specs.STATE_ERRORS:
+        if state is KeyState.ENABLED:
             return refusal  # changed back meanwhile, or a refusal for another reason
-        explained = _state_error(state)
+        explained = state_error(state)
         explained.request_id = refusal.request_id
         if isinstance(explained, KeyStateError) and status.state is KeyState.ENABLED:
             explained.version = version
@@ -547,8 +548,3 @@ class AzureProvider:
         if uri.scheme != SCHEME or host != self._azure.host:
             raise KeyNotFoundError(f"the key is not one of {self._azure.host}, which this connection is for")
         return name
-
-
-def _state_error(state: KeyState) -> KMSError:
-    kind, text = specs.STATE_ERRORS[state]
-    return kind(text)

@@ -13,13 +13,9 @@ from typing import Final
 
 from anykms.algorithms import Algorithm, KeyPurpose, KeyType
 from anykms.errors import (
-    KeyDestroyedError,
-    KeyDisabledError,
-    KeyPendingDestructionError,
-    KMSError,
     UnsupportedOperationError,
 )
-from anykms.keys import KeyState, ProtectionLevel
+from anykms.keys import ProtectionLevel
 from anykms.provider import LIFECYCLE, Capability, Operation, capabilities
 
 
@@ -125,15 +121,6 @@ def has_public_key(algorithm: Algorithm) -> bool:
     """Whether the key is asymmetric."""
     return algorithm is not Algorithm.A256GCM
 
-
-STATE_ERRORS: Final[Mapping[KeyState, tuple[type[KMSError], str]]] = {
-    KeyState.DISABLED: (KeyDisabledError, "the key is disabled, or outside its nbf and exp"),
-    KeyState.PENDING_DESTRUCTION: (
-        KeyPendingDestructionError,
-        "the key is deleted and can be recovered; cancel the destruction, then enable it",
-    ),
-    KeyState.DESTROYED: (KeyDestroyedError, "the key is destroyed"),
-}
 
 _WRAPS: Final = (Operation.GENERATE_KEY, Operation.ROTATE_KEY, Operation.WRAP, Operation.UNWRAP)
 

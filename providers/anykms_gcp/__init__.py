@@ -37,7 +37,7 @@ from anykms.keys import (
     KeyURI,
     KeyVersion,
 )
-from anykms.provider import Capability, Operation, SignatureEncoding, WrapContext, Wrapped
+from anykms.provider import Capability, Operation, SignatureEncoding, WrapContext, Wrapped, state_error
 from anykms_gcp import facts, specs
 from anykms_gcp.connection import DEFAULT_TIMEOUT, Connection, Reply, check_seconds, checked, connect
 from anykms_gcp.facts import SCHEME, Versions
@@ -204,7 +204,7 @@ class GCPProvider:
             if state is KeyState.ENABLED:
                 return version
             if state is not KeyState.PENDING_GENERATION:
-                raise _state_error(state)
+                raise state_error(state)
             if time.monotonic() >= end:
                 raise DeadlineExceededError("Cloud KMS is still generating the key; get it by name later")
             time.sleep(_GENERATION_POLL)
@@ -254,7 +254,7 @@ class GCPProvider:
         else:
             version = facts.only_version(key, self._versions(key, number), number)
         if version is None and key.import_only and number is None:
-            raise _state_error(KeyState.PENDING_IMPORT)
+            raise state_error(KeyState.PENDING_IMPORT)
         if version is None or facts.state_of(version) is KeyState.DESTROYED:
             raise KeyNotFoundError(f"the key {key.name} is destroyed, or has no such version")
         return facts.read(key, version, self._spki(key, version))
@@ -311,7 +311,7 @@ class GCPProvider:
         """Enable or disable every version, the one in use last; called again it finishes what was interrupted."""
         key, versions = self._look(info)
         if versions.state not in _SWITCHED:
-            raise _state_error(versions.state)
+            raise state_error(versions.state)
         if not enabled:
             self._keep_fingerprint(info, key)
         for row in versions.within(KeyState.DISABLED if enabled else KeyState.ENABLED):
@@ -334,7 +334,7 @@ class GCPProvider:
             )
         key, versions = self._look(info)
         if versions.state is not KeyState.ENABLED or versions.current is None:
-            raise _state_error(versions.state)
+            raise state_error(versions.state)
         row = facts.unused_version(versions)
         if row is None:
             row = self._change(info, "create_crypto_key_version", parent=key.name, crypto_key_version={})
@@ -356,7 +356,7 @@ class GCPProvider:
         key, versions = self._look(info)
         live = versions.within(*_SWITCHED)
         if not live or versions.state is KeyState.DESTROYED:
-            raise _state_error(versions.state)
+            raise state_error(versions.state)
         self._keep_fingerprint(info, key)
         pending = versions.within(KeyState.PENDING_DESTRUCTION)
         pending += [self._change(info, "destroy_crypto_key_version", name=row.name) for row in live]
@@ -366,7 +366,7 @@ class GCPProvider:
         """Restore every version, the one in use last; Cloud KMS leaves them disabled."""
         _, versions = self._look(info)
         if versions.state is KeyState.DESTROYED:
-            raise _state_error(versions.state)
+            raise state_error(versions.state)
         pending = versions.within(KeyState.PENDING_DESTRUCTION)
         if versions.state is not KeyState.PENDING_DESTRUCTION:
             started = "; of some versions it is: schedule it again, then cancel it" if pending else ""
@@ -486,9 +486,9 @@ class GCPProvider:
             return gone
         except KMSError:
             return refusal
-        if state not in specs.STATE_ERRORS:
+        if state is KeyState.ENABLED:
             return refusal  # changed back meanwhile, or a refusal for another reason
-        explained = _state_error(state)
+        explained = state_error(state)
         explained.request_id = refusal.request_id
         if isinstance(explained, KeyStateError) and row is not versions.current and row is not None:
             explained.version = facts.version_id(row)
@@ -501,11 +501,6 @@ def _by_info() -> Generator[None, None, None]:
         yield
     except KeyNotFoundError as error:
         raise KeyDestroyedError("the key is destroyed", request_id=error.request_id) from error.__cause__
-
-
-def _state_error(state: KeyState) -> KMSError:
-    kind, text = specs.STATE_ERRORS[state]
-    return kind(text)
 
 
 def _own(uri: KeyURI) -> KeyURI:

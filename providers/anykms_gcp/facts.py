@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat,
 from anykms.algorithms import Algorithm, KeyPurpose
 from anykms.errors import IntegrityError, InvalidArgumentError, KMSError, UnsupportedOperationError
 from anykms.keys import KeyInfo, KeyOrigin, KeyState, KeyTemplate, KeyURI, ProtectionLevel, utc_seconds
+from anykms.provider import state_error
 from anykms_gcp import specs
 from anykms_gcp.connection import Connection, Reply, checked, is_version_of
 
@@ -227,8 +228,11 @@ def _fingerprint(labels: Mapping[str, str], version: Reply, spki: bytes | None) 
 
 
 def _withheld(state: KeyState) -> KMSError:
-    kind, text = specs.STATE_ERRORS.get(state, (IntegrityError, "Cloud KMS withholds the public key"))
-    return kind(f"{text} (Cloud KMS gives the public key of a version only while it is enabled)")
+    if state is KeyState.ENABLED:
+        return IntegrityError("Cloud KMS withholds the public key")
+    refusal = state_error(state)
+    refusal.add_note("Cloud KMS gives the public key of a version only while it is enabled")
+    return refusal
 
 
 # Versions

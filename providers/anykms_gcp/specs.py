@@ -13,13 +13,6 @@ from typing import Final
 from anykms.algorithms import Algorithm, KeyPurpose
 from anykms.errors import (
     IntegrityError,
-    KeyDestroyedError,
-    KeyDisabledError,
-    KeyNotReadyError,
-    KeyPendingDestructionError,
-    KeyPendingImportError,
-    KeyStateError,
-    KMSError,
     UnsupportedOperationError,
 )
 from anykms.keys import KeyInfo, KeyState, ProtectionLevel
@@ -133,18 +126,6 @@ STATES: Final[Mapping[str, KeyState]] = {
     # Cloud KMS has destroyed its part; an external key manager still has, or keeps, the material.
     "PENDING_EXTERNAL_DESTRUCTION": KeyState.DESTROYED,
     "EXTERNAL_DESTRUCTION_FAILED": KeyState.DESTROYED,
-}
-
-STATE_ERRORS: Final[Mapping[KeyState, tuple[type[KMSError], str]]] = {
-    KeyState.PENDING_GENERATION: (KeyNotReadyError, "Cloud KMS is still generating the key"),
-    KeyState.DISABLED: (KeyDisabledError, "the key is disabled; enable it first"),
-    KeyState.PENDING_IMPORT: (KeyPendingImportError, "the key waits for its material to be imported"),
-    KeyState.PENDING_DESTRUCTION: (
-        KeyPendingDestructionError,
-        "the key is pending destruction; cancel that, then enable it",
-    ),
-    KeyState.DESTROYED: (KeyDestroyedError, "the key is destroyed"),
-    KeyState.FAILED: (KeyStateError, "Cloud KMS failed to generate or import the key; generate another"),
 }
 
 LEVELS: Final[Mapping[str, ProtectionLevel]] = {

@@ -13,10 +13,8 @@ from anykms.errors import (
     IntegrityError,
     InvalidArgumentError,
     KeyDestroyedError,
-    KeyDisabledError,
     KeyExistsError,
     KeyNotFoundError,
-    KeyPendingDestructionError,
     KeyStateError,
     KeyUsageError,
     NameReservedError,
@@ -48,6 +46,7 @@ from anykms.provider import (
     WrapContext,
     Wrapped,
     capabilities,
+    state_error,
 )
 from anykms_local import material
 from anykms_local.keystore import SENDER_SUFFIX, Entry, Store, Transaction, edited
@@ -551,16 +550,9 @@ def _require(info: KeyInfo, purpose: KeyPurpose) -> None:
 
 def _forbid(record: Record, *, pending: bool = False, disabled: bool = False) -> None:
     """Raise the error of the record's state: always if destroyed, else if the flag of the state is set."""
-    name = record.info.name
-    match record.state:
-        case KeyState.DESTROYED:
-            raise KeyDestroyedError(f"the key {name} is destroyed; its material is gone")
-        case KeyState.PENDING_DESTRUCTION if pending:
-            raise KeyPendingDestructionError(f"the key {name} waits for its destruction; cancel that first")
-        case KeyState.DISABLED if disabled:
-            raise KeyDisabledError(f"the key {name} is disabled; enable it first")
-        case _:
-            pass
+    refused = {KeyState.DESTROYED: True, KeyState.PENDING_DESTRUCTION: pending, KeyState.DISABLED: disabled}
+    if refused.get(record.state, False):
+        raise state_error(record.state)
 
 
 def _check_free(record: Record | None, name: str) -> None:

@@ -25,10 +25,8 @@ from anykms.errors import (
     InvalidCiphertextError,
     InvalidMacError,
     KeyDestroyedError,
-    KeyDisabledError,
     KeyExistsError,
     KeyNotFoundError,
-    KeyPendingDestructionError,
     KeyStateError,
     KeystoreError,
     KeyUsageError,
@@ -57,6 +55,7 @@ from anykms.provider import (
     SignatureEncoding,
     WrapContext,
     Wrapped,
+    state_error,
 )
 from anykms_pkcs11.errors import is_state
 from anykms_pkcs11.records import Record, Version, edited, fingerprint
@@ -648,16 +647,9 @@ def _require(info: KeyInfo, purpose: KeyPurpose) -> None:
 
 def _forbid(record: Record, *, pending: bool = False, disabled: bool = False) -> None:
     """Raise the error of the record's state: always if destroyed, else if the flag of the state is set."""
-    name = record.info.name
-    match record.state:
-        case KeyState.DESTROYED:
-            raise KeyDestroyedError(f"the key {name} is destroyed; its objects are gone")
-        case KeyState.PENDING_DESTRUCTION if pending:
-            raise KeyPendingDestructionError(f"the key {name} waits for its destruction; cancel that first")
-        case KeyState.DISABLED if disabled:
-            raise KeyDisabledError(f"the key {name} is disabled; enable it first")
-        case _:
-            pass
+    refused = {KeyState.DESTROYED: True, KeyState.PENDING_DESTRUCTION: pending, KeyState.DISABLED: disabled}
+    if refused.get(record.state, False):
+        raise state_error(record.state)
 
 
 def _check_free(record: Record | None, name: str) -> None:

@@ -28,18 +28,13 @@ from anykms.errors import (
     InvalidMacError,
     KeyConfMismatchError,
     KeyDestroyedError,
-    KeyDisabledError,
     KeyNotAllowedError,
     KeyNotFoundError,
     KeyNotReadyError,
-    KeyPendingDestructionError,
-    KeyPendingImportError,
-    KeyStateError,
     KeyUsageError,
     KMSError,
     PolicyError,
     ProviderError,
-    UnavailableError,
     UnsupportedOperationError,
 )
 from anykms.keys import (
@@ -62,6 +57,7 @@ from anykms.provider import (
     SignatureEncoding,
     WrapContext,
     Wrapped,
+    state_error,
 )
 from anykms.retrying import Deadline, RetryPolicy
 from anykms.signing import PublicKey, der_to_p1363, p1363_to_der, prepare_message, signature_encoding
@@ -80,19 +76,6 @@ _AGREEING_READS: Final = 2
 _DIFFERING_READS: Final = 3
 _MAX_IDENTIFIER: Final = 2048
 _KEY_MAGIC: Final = b"\x8aAKMK\r\n\x01"
-
-_STATE_ERRORS: Final[Mapping[KeyState, tuple[type[KMSError], str]]] = {
-    KeyState.DISABLED: (KeyDisabledError, "the key is disabled; enable it first"),
-    KeyState.PENDING_DESTRUCTION: (
-        KeyPendingDestructionError,
-        "the key is pending destruction; cancel that, then enable it",
-    ),
-    KeyState.PENDING_IMPORT: (KeyPendingImportError, "the key waits for its material to be imported"),
-    KeyState.PENDING_GENERATION: (KeyNotReadyError, "the provider is still generating the key"),
-    KeyState.DESTROYED: (KeyDestroyedError, "the key is destroyed"),
-    KeyState.FAILED: (KeyStateError, "the provider failed to make or import the key; generate another"),
-    KeyState.UNAVAILABLE: (UnavailableError, "the key's store is not reachable from its provider"),
-}
 
 _PURPOSE_OPERATION: Final = {
     KeyPurpose.ENCRYPT_DECRYPT: Operation.WRAP,
@@ -1059,8 +1042,9 @@ def _both(one: Guard | None, other: Guard) -> Guard:
 
 
 def _state_error(status: KeyStatus, provider: str, operation: str, key: str) -> KMSError:
-    kind, text = _STATE_ERRORS[status.state]
-    return kind(text, provider=provider, operation=operation, key=key)
+    error = state_error(status.state)
+    error.locate(provider=provider, operation=operation, key=key)
+    return error
 
 
 def _rotation(status: KeyStatus) -> tuple[object, ...]:

@@ -14,7 +14,17 @@ from enum import StrEnum
 from typing import Final, Protocol, runtime_checkable
 
 from anykms.algorithms import Algorithm
-from anykms.keys import KeyInfo, KeyStatus, KeyTemplate, ProtectionLevel
+from anykms.errors import (
+    KeyDestroyedError,
+    KeyDisabledError,
+    KeyNotReadyError,
+    KeyPendingDestructionError,
+    KeyPendingImportError,
+    KeyStateError,
+    KMSError,
+    UnavailableError,
+)
+from anykms.keys import KeyInfo, KeyState, KeyStatus, KeyTemplate, ProtectionLevel
 
 DATA_KEY_SIZE = 32
 
@@ -126,6 +136,30 @@ def note_request_id(request_id: str) -> None:
     gathered = REQUEST_IDS.get()
     if gathered is not None:
         gathered.append(request_id)
+
+
+_STATE_ERRORS: Final[Mapping[KeyState, tuple[type[KMSError], str]]] = {
+    KeyState.DISABLED: (KeyDisabledError, "the key is disabled; enable it first"),
+    KeyState.PENDING_DESTRUCTION: (
+        KeyPendingDestructionError,
+        "the key is pending destruction; cancel that, then enable it",
+    ),
+    KeyState.PENDING_IMPORT: (KeyPendingImportError, "the key waits for its material to be imported"),
+    KeyState.PENDING_GENERATION: (KeyNotReadyError, "the provider is still generating the key"),
+    KeyState.DESTROYED: (KeyDestroyedError, "the key is destroyed; its material is gone"),
+    KeyState.FAILED: (KeyStateError, "the provider failed to make or import the key; generate another"),
+    KeyState.UNAVAILABLE: (UnavailableError, "the key's store is not reachable from its provider"),
+}
+
+
+def state_error(state: KeyState) -> KMSError:
+    """The error of a key that cannot be used because of its state, the same on every provider.
+
+    >>> state_error(KeyState.DISABLED)
+    KeyDisabledError('the key is disabled; enable it first')
+    """
+    kind, text = _STATE_ERRORS.get(state, (KeyStateError, f"the key is {state}"))
+    return kind(text)
 
 
 class SignatureEncoding(StrEnum):
