@@ -16,6 +16,7 @@ from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.select import Select
+from selenium.webdriver.support.wait import WebDriverWait
 
 from anykms_contract import Contract
 from anykms_contract.pages import html_page, markdown, summary, write_report
@@ -214,6 +215,8 @@ def test_outcomes_providers_groups_and_words_filter(browser: webdriver.Chrome, p
     assert _rows(browser) == set()
     assert browser.find_element(By.ID, "nothing").is_displayed()
     browser.find_element(By.CSS_SELECTOR, "button[type=reset]").click()
+    every = f"{len(known_clauses())} of {len(known_clauses())} clauses"
+    WebDriverWait(browser, 30).until(lambda _: browser.find_element(By.ID, "shown").text == every)
     assert len(_rows(browser)) == len(known_clauses())
     Select(browser.find_element(By.ID, "group")).select_by_visible_text("Lifecycle")
     assert {clause.partition(".")[0] for clause in _rows(browser)} == {"LifecycleContract"}
