@@ -404,6 +404,11 @@ def test_flipped_bits_in_the_file_give_our_errors_or_no_change(
 def test_a_truncated_file_is_refused(path: Path, size: int) -> None:
     content = path.read_bytes()
     path.write_bytes(content[:size])
+    if content[size:] == b"\0":
+        # SQLite reads a zero where a page lacks its last byte, so that nothing is lost.
+        with closing(LocalProvider.connect(uri(path))) as provider:
+            assert [info.name for info in provider.list_keys()] == ["macs", "orders", "paused", "sig"]
+        return
     with pytest.raises(KeystoreError, match="restore"):
         LocalProvider.connect(uri(path)).close()
 
