@@ -347,8 +347,7 @@ def _object(data: bytes) -> dict[str, object]:
     return cast("dict[str, object]", document)
 
 
-def _member(document: dict[str, object], path: str) -> str:
-    found: object = document
+def _member(found: object, path: str) -> str:
     for name in path.split("."):
         found = cast("dict[str, object]", found).get(name) if isinstance(found, dict) else None
     if not isinstance(found, str):
