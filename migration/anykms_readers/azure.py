@@ -88,6 +88,9 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             raise ValueError("parts are NAME:SIZE, each name once")
         if sum(part.endswith(":*") for part in self.parts) > 1 or "skip:*" in self.parts:
             raise ValueError("one part may be the rest, and not one to skip")
+        behind = "".join(self.parts).partition(":*")[2]
+        if ":u" in behind:
+            raise ValueError("what lies behind the rest has a fixed size")
         given = set(named if self.layout == "binary" else self.fields)
         if self.layout != "jwe" and (
             not set(_PARTS[:3]) <= given or not given <= {*_PARTS, _KID} or not all(self.fields.values())
@@ -128,10 +131,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         found: dict[str, bytes] = {}
         at, sizes = 0, [part.partition(":")[::2] for part in self.parts]
         rest = next((number for number, (_, size) in enumerate(sizes) if size == "*"), len(sizes))
-        behind = sizes[rest + 1 :]
-        if any(size in ("u16", "u32") for _, size in behind):
-            raise rejected()
-        end = len(data) - sum(int(size) for _, size in behind)
+        end = len(data) - sum(int(size) for _, size in sizes[rest + 1 :])
         for name, size in sizes:
             if size == "*":
                 length = end - at

@@ -80,7 +80,7 @@ def known_readers() -> dict[str, str]:
 
 
 def find_reader(name: str, options: Mapping[str, str]) -> ForeignReader:
-    """The reader of a format, with the caller's options; nothing is sent yet.
+    """The reader of a format, with the caller's options. Nothing is sent yet, but to open an encrypted Tink keyset.
 
     Args:
         name: of the format, as in ``known_readers``.
