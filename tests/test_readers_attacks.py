@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from cryptography.fernet import Fernet
@@ -40,6 +40,13 @@ MOST = 120
 """Positions tried, of an entry that has more."""
 
 
+class Given(NamedTuple):
+    """What the caller says of an entry."""
+
+    context: Mapping[str, str] = {}  # nobody writes to it
+    aad: bytes = b""
+
+
 @dataclass
 class Case:
     """One entry, who reads it, and who must not be able to."""
@@ -47,15 +54,20 @@ class Case:
     reader: ForeignReader
     stranger: ForeignReader
     entry: bytes
-    context: Mapping[str, str]
-    others: tuple[Mapping[str, str], ...]
+    context: Given
+    others: tuple[Given, ...]
     requests: Callable[[], int] = field(default=lambda: 0)
     skipped: int = 0
     """Bytes at the beginning that say nothing, by the recipe."""
 
 
-def opened(reader: ForeignReader, entry: bytes, context: Mapping[str, str]) -> bytes:
-    with reader.opening(io.BytesIO(entry), context) as source:
+ROW = Given(aad=b"row 17")
+OTHER_ROWS = (Given(), Given(aad=b"row 18"), Given({"aad": "row 17"}))
+UNUSED = Given({"tenant": "of the new message"}, b"of the new message")
+
+
+def opened(reader: ForeignReader, entry: bytes, said: Given) -> bytes:
+    with reader.opening(io.BytesIO(entry), said.context, said.aad) as source:
         pieces: list[bytes] = []
         while piece := source.read(1000):
             pieces.append(piece)
@@ -82,8 +94,8 @@ def awskms(stack: ExitStack, folder: Path) -> Case:
         first,
         second,
         entry["CiphertextBlob"],
-        {"tenant": "42"},
-        ({}, {"tenant": "43"}, {"tenant": "42", "more": "x"}),
+        Given({"tenant": "42"}),
+        (Given(), Given({"tenant": "43"}), Given({"tenant": "42", "more": "x"})),
         lambda: aws.requests.total,
     )
 
@@ -108,8 +120,7 @@ def gcpkms(stack: ExitStack, folder: Path) -> Case:
     first, second = (
         CloudKMSReader(name, connection=gcp.uri, retry=ONCE, **gcp.options) for name in (key, other)
     )
-    others: tuple[dict[str, str], ...] = ({}, {"aad": "row 18"}, {"aad-base64": "AAAA"})
-    return Case(first, second, reply.ciphertext, {"aad": "row 17"}, others, lambda: gcp.requests.total)
+    return Case(first, second, reply.ciphertext, ROW, OTHER_ROWS, lambda: gcp.requests.total)
 
 
 def azure(stack: ExitStack, layout: str) -> tuple[AzureEmulator, AzureRSAReader, AzureRSAReader, bytes]:
@@ -158,18 +169,17 @@ def url64(data: bytes) -> bytes:
 
 def azure_json(stack: ExitStack, folder: Path) -> Case:
     az, first, second, entry = azure(stack, "json")
-    return Case(first, second, entry, {"aad": "row 17"}, ({}, {"aad": "row 18"}), lambda: len(az.requests))
+    return Case(first, second, entry, ROW, OTHER_ROWS, lambda: len(az.requests))
 
 
 def azure_binary(stack: ExitStack, folder: Path) -> Case:
     az, first, second, entry = azure(stack, "binary")
-    others: tuple[dict[str, str], ...] = ({}, {"aad": "row 18"})
-    return Case(first, second, entry, {"aad": "row 17"}, others, lambda: len(az.requests), skipped=4)
+    return Case(first, second, entry, ROW, OTHER_ROWS, lambda: len(az.requests), skipped=4)
 
 
 def azure_jwe(stack: ExitStack, folder: Path) -> Case:
     az, first, second, entry = azure(stack, "jwe")
-    return Case(first, second, entry, {"tenant": "not a part of it"}, (), lambda: len(az.requests))
+    return Case(first, second, entry, UNUSED, (), lambda: len(az.requests))
 
 
 def sdk_message(
@@ -201,9 +211,9 @@ def encryption_sdk(suite: str) -> Callable[[ExitStack, Path], Case]:
         first, second = (
             EncryptionSDKReader([key], connection=aws.uri, retry=ONCE, **aws.options) for key in (arn, other)
         )
-        others = ({"tenant": "43"}, {"tenant": "42", "more": "x"})
+        others = (Given({"tenant": "43"}), Given({"tenant": "42", "more": "x"}))
         entry = sdk_message(aws, arn, suite)
-        return Case(first, second, entry, {"tenant": "42"}, others, lambda: aws.requests.total)
+        return Case(first, second, entry, Given({"tenant": "42"}), others, lambda: aws.requests.total)
 
     return build
 
@@ -229,7 +239,7 @@ def tink_on_aws(stack: ExitStack, folder: Path) -> Case:
         )
         for key in (arn, other)
     )
-    return Case(first, second, entry, {"aad": "row 17"}, ({}, {"aad": "x"}), lambda: aws.requests.total)
+    return Case(first, second, entry, ROW, OTHER_ROWS, lambda: aws.requests.total)
 
 
 def tink_on_gcp(stack: ExitStack, folder: Path) -> Case:
@@ -250,7 +260,7 @@ def tink_on_gcp(stack: ExitStack, folder: Path) -> Case:
         )
         for name in (key, other)
     )
-    return Case(first, second, entry, {"aad": "row 17"}, ({}, {"aad": "x"}), lambda: gcp.requests.total)
+    return Case(first, second, entry, ROW, OTHER_ROWS, lambda: gcp.requests.total)
 
 
 def secret_file(path: Path, text: str) -> str:
@@ -269,15 +279,15 @@ def tink_keyset(stack: ExitStack, folder: Path) -> Case:
         text = tink.json_proto_keyset_format.serialize(handle, fetch("tink.secret_key_access").TOKEN)
         readers.append(find_reader("tink", {"keyset": secret_file(folder / name, text)}))
         sealed.append(handle.primitive(aead.Aead).encrypt(PLAINTEXT, b"row 17"))
-    return Case(readers[0], readers[1], sealed[0], {"aad": "row 17"}, ({}, {"aad": "x"}))
+    return Case(readers[0], readers[1], sealed[0], ROW, OTHER_ROWS)
 
 
 def fernet(stack: ExitStack, folder: Path) -> Case:
     old, new, strange = (Fernet.generate_key() for _ in range(3))
     both = secret_file(folder / "both", f"{new.decode()}\n{old.decode()}\n")
     one = secret_file(folder / "one", strange.decode())
-    reader, stranger = find_reader("fernet", {"keys": both}), find_reader("fernet", {"keys": one})
-    return Case(reader, stranger, Fernet(old).encrypt(PLAINTEXT), {"tenant": "not a part of it"}, ())
+    reader, stranger = find_reader("fernet", {"key-file": both}), find_reader("fernet", {"key-file": one})
+    return Case(reader, stranger, Fernet(old).encrypt(PLAINTEXT), UNUSED, ())
 
 
 BUILDERS: dict[str, Callable[[ExitStack, Path], Case]] = {
@@ -303,9 +313,9 @@ def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
             yield made
 
 
-def refused(reader: ForeignReader, entry: bytes, context: Mapping[str, str]) -> None:
+def refused(reader: ForeignReader, entry: bytes, said: Given) -> None:
     with pytest.raises(InvalidCiphertextError) as caught:
-        opened(reader, entry, context)
+        opened(reader, entry, said)
     assert type(caught.value) is InvalidCiphertextError
     assert str(caught.value) == NOT_AUTHENTIC
 

@@ -24,7 +24,6 @@ from anykms_azure.connection import DEFAULT_TIMEOUT, Connection, connect
 from anykms_readers.entries import (
     MAX_BYTES,
     Options,
-    associated_data,
     decoded,
     one_line,
     one_text,
@@ -176,7 +175,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 class AzureRSAReader:
     """Payloads whose content key an RSA key of a vault or managed HSM has wrapped, each whole in one entry.
 
-    Associated data is the context's ``aad`` or ``aad-base64``; a JWE has its own header instead.
+    Associated data is the entry's aad; a JWE has its own header instead.
 
     Args:
         keys: key identifiers with their versions, ``https://VAULT/keys/NAME/VERSION``, all of one vault. An entry
@@ -270,17 +269,15 @@ class AzureRSAReader:
         uri = self._keys.get(kid.lower()) if isinstance(kid, str) else None
         return () if uri is None else (str(uri),)
 
-    def opening(self, source: Source, context: Mapping[str, str]) -> AbstractContextManager[Source]:
+    def opening(
+        self, source: Source, context: Mapping[str, str], aad: bytes = b""
+    ) -> AbstractContextManager[Source]:
         """See ``ForeignReader.opening``."""
-        aad = associated_data(context)
         parts = self._recipe.take(whole(source, self._max_bytes))
-        if parts.aad is not None:
-            if aad:
-                raise InvalidArgumentError("a JWE in compact form has no associated data but its header")
-            aad = parts.aad
+        bound = aad if parts.aad is None else parts.aad
         key = self._unwrap(self._chosen(parts.kid), parts.wrapped)
         try:
-            return plaintext(AESGCM(key).decrypt(parts.iv, parts.ciphertext + parts.tag, aad))
+            return plaintext(AESGCM(key).decrypt(parts.iv, parts.ciphertext + parts.tag, bound))
         except (InvalidTag, ValueError) as error:
             raise rejected() from error
 
