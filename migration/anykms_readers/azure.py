@@ -239,6 +239,11 @@ class AzureRSAReader:
         """Whether it reads JWEs, which say their algorithms."""
         return self._recipe.layout == "jwe"
 
+    @property
+    def sender_authenticated(self) -> bool:
+        """False: the public key is enough to wrap."""
+        return False
+
     def recognises(self, start: bytes) -> bool:
         """Whether it begins like the layout: an object of JSON, a JWE of the recipe's algorithms, or anything."""
         if self._recipe.layout == "json":

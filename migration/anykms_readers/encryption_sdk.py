@@ -245,6 +245,11 @@ class EncryptionSDKReader:
         """True."""
         return True
 
+    @property
+    def sender_authenticated(self) -> bool:
+        """True."""
+        return True
+
     def recognises(self, start: bytes) -> bool:
         """Whether it begins with a version of the format and an algorithm suite of that version.
 
