@@ -162,6 +162,9 @@ class _Connection(BaseHTTPRequestHandler):
     _tunnelled: ssl.SSLSocket | None = None
 
     def handle_one_request(self) -> None:
+        if self._tunnelled is not None and hasattr(socket, "TCP_QUICKACK"):
+            # urllib3 leaves Nagle's algorithm on behind a proxy: an unacknowledged header holds the body up
+            self._tunnelled.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
         try:
             super().handle_one_request()
         except ConnectionError:
