@@ -341,6 +341,8 @@ def test_a_key_that_cannot_be_used_now_is_said_unless_another_opens(
     with closing(both), closing(one):
         kms.disable_key(KeyId=arn)
         assert opened(both, entry) == b"x"
+        with pytest.raises(InvalidCiphertextError):
+            opened(both, entry[:-1])
         with pytest.raises(KeyDisabledError):
             opened(one, entry)
         kms.enable_key(KeyId=arn)

@@ -16,7 +16,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from anykms.envelope.stream import Source
-from anykms.errors import IntegrityError, InvalidArgumentError, KeyDestroyedError, KeyNotFoundError, KMSError
+from anykms.errors import IntegrityError, InvalidArgumentError, KMSError
 from anykms.keys import ConnectionURI, KeyURI
 from anykms.retrying import RetryPolicy
 from anykms_azure import facts
@@ -300,10 +300,6 @@ class AzureRSAReader:
         try:
             with one_text():
                 reply = self._retry.call(lambda: self._azure.ask("POST", path, sent))
-        except KeyDestroyedError:
-            raise
-        except KeyNotFoundError:
-            raise
         except InvalidArgumentError as error:
             # The request is well formed, so it is the ciphertext.
             raise rejected(error) from error.__cause__
