@@ -26,6 +26,7 @@ from typing import Annotated, Any, Final, Generic, Self, TypeAlias, TypeVar, cas
 import msgspec
 
 from anykms.algorithms import KeyPurpose
+from anykms.audit import AuditDocument, AuditSink, AuditTrail, audited, note_document, observed, trails_of
 from anykms.client import Key
 from anykms.errors import (
     InvalidArgumentError,
@@ -382,23 +383,60 @@ def seal(
         raise TypeError(f"generation is an int, not {type(generation).__name__}")
     if not 1 <= generation <= MAX_GENERATION:
         raise InvalidArgumentError(f"generation is {generation}; use 1 to 2**53 - 1")
+    return observed(
+        trails_of_keys(signers),
+        "seal",
+        lambda: _sealed(document, payload_type, found_name, signers, generation, audience, expires, clock),
+    )
+
+
+def _sealed(
+    document: T,
+    kind: PayloadType[T],
+    name: str,
+    signers: Sequence[Key],
+    generation: int,
+    audience: str,
+    expires: datetime | None,
+    clock: Callable[[], datetime],
+) -> bytes:
+    note_document(AuditDocument(kind=kind.media_type, name=name, generation=generation, digest=None))
     issued = utc_seconds(clock())
     if expires is not None and utc_seconds(expires) <= issued:
         raise InvalidArgumentError("expires lies in the past")
-    for what, text in (("name", found_name), ("audience", audience)):
+    for what, text in (("name", name), ("audience", audience)):
         if len(text) > 256 or not text.isprintable():
             raise InvalidArgumentError(f"{what} has at most 256 printable characters")
     payload = canonical_json(
         {
             "audience": audience,
-            "document": json.loads(payload_type.write(document)),
+            "document": json.loads(kind.write(document)),
             "expires": time_text(expires),
             "generation": generation,
             "issued": time_text(issued),
-            "name": found_name,
+            "name": name,
         }
     )
-    return _enveloped(payload_type.media_type, payload, signers, [])
+    return _noted(_enveloped(kind.media_type, payload, signers, []), kind.media_type, name, generation)
+
+
+def _noted(sealed: bytes, kind: str, name: str, generation: int | None) -> bytes:
+    """The sealed bytes, told to the audited operation at work."""
+    digest = hashlib.sha256(sealed).hexdigest()
+    note_document(AuditDocument(kind=kind, name=name, generation=generation, digest=digest))
+    return sealed
+
+
+def trails_of_keys(keys: Sequence[object]) -> tuple[AuditTrail, ...]:
+    """The audit trails of the clients of those that are a ``Key``."""
+    return tuple(
+        dict.fromkeys(
+            trail
+            for key in keys
+            if isinstance(key, Key)
+            for trail in key._trails  # pyright: ignore[reportPrivateUsage] # what a key does, its clients are told
+        )
+    )
 
 
 def countersign(sealed: BytesLike, signers: Sequence[Key], *, expected: UnverifiedSeal) -> bytes:
@@ -414,10 +452,16 @@ def countersign(sealed: BytesLike, signers: Sequence[Key], *, expected: Unverifi
         KMSError: a key cannot sign now.
     """
     data = octets(sealed, "a sealed document")
+    return observed(trails_of_keys(signers), "countersign", lambda: _countersigned(data, signers, expected))
+
+
+def _countersigned(data: bytes, signers: Sequence[Key], expected: UnverifiedSeal) -> bytes:
+    use = (expected.payload_type, expected.name, expected.generation)
+    _noted(data, *use)
     if UnverifiedSeal.read(data) != expected:
         raise SealError("the document is not the one that was looked at")
     parsed = _Parsed(data)
-    return _enveloped(parsed.payload_type, parsed.payload, signers, parsed.envelope.signatures)
+    return _noted(_enveloped(parsed.payload_type, parsed.payload, signers, parsed.envelope.signatures), *use)
 
 
 def _enveloped(
@@ -475,10 +519,12 @@ class TrustRoot:
         ledger: keeps the highest generation seen, so that an older document is refused; without one, whoever can
             edit the store can put an old document back.
         clock: the time, with a time zone.
+        audit, entity, audit_required: where each opening leaves an event, done or refused, and each use of a keyset
+            loaded with it: as for ``KMSClient``. The sinks of the clients of its ``Key``s are told too.
 
     Raises:
         TypeError: not keys.
-        InvalidArgumentError: no keys, one twice, or a threshold that they cannot meet.
+        InvalidArgumentError: no keys, one twice, or a threshold that they cannot meet; sinks without an entity.
         KeyUsageError: a key that neither verifies nor MACs.
     """
 
@@ -490,6 +536,9 @@ class TrustRoot:
         audience: str = "",
         ledger: Ledger | None = None,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        audit: Sequence[AuditSink] = (),
+        entity: str | None = None,
+        audit_required: bool = True,
     ) -> None:
         found: dict[str, PublicKey | Key] = {}
         for key in keys:
@@ -512,6 +561,8 @@ class TrustRoot:
         self._audience = audience
         self._ledger = ledger
         self._clock = clock
+        own = trails_of(audit, entity, required=audit_required)
+        self._trails = own + trails_of_keys(list(found.values()))
 
     @classmethod
     def from_json(
@@ -520,8 +571,15 @@ class TrustRoot:
         *,
         ledger: Ledger | None = None,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        audit: Sequence[AuditSink] = (),
+        entity: str | None = None,
+        audit_required: bool = True,
     ) -> Self:
         """A root of public keys from ``to_json``. The file is the anchor: guard it as you guard code.
+
+        Args:
+            data: the file.
+            ledger, clock, audit, entity, audit_required: as for the class.
 
         Raises:
             TypeError: not bytes-like.
@@ -538,7 +596,16 @@ class TrustRoot:
             keys = [PublicKey.from_jwk(jwk, str(jwk["alg"])) for jwk in read.keys]
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, KeyError):
             raise problem from None
-        return cls(keys, threshold=read.threshold, audience=read.audience, ledger=ledger, clock=clock)
+        return cls(
+            keys,
+            threshold=read.threshold,
+            audience=read.audience,
+            ledger=ledger,
+            clock=clock,
+            audit=audit,
+            entity=entity,
+            audit_required=audit_required,
+        )
 
     def to_json(self) -> bytes:
         """Indented JSON of the audience, the public keys as JWK, and the threshold.
@@ -591,8 +658,11 @@ class TrustRoot:
                 older than one seen before, or not signed by enough keys: always with the same text.
             KMSError: a key of the root cannot be asked now, and the others are not enough.
         """
-        return self.open_sealed(sealed, kind, name=name).document
+        return observed(
+            self._trails, "TrustRoot.open", lambda: self.open_sealed(sealed, kind, name=name).document
+        )
 
+    @audited
     def open_sealed(
         self, sealed: BytesLike, kind: type[T] | PayloadType[T], *, name: str, remember: bool = True
     ) -> OpenedSeal[T]:
@@ -603,9 +673,10 @@ class TrustRoot:
         payload_type = kind if isinstance(kind, PayloadType) else _BY_CLASS.get(kind)
         if payload_type is None:
             raise TypeError("a KeyInfo, KeyConf or Policy is opened: name one of these classes")
-        data = octets(sealed, "a sealed document")
+        data = _noted(octets(sealed, "a sealed document"), payload_type.media_type, name, None)
         try:
             parsed = _Parsed(data)
+            _noted(data, payload_type.media_type, name, parsed.statement.generation)
             self._check_claims(parsed, payload_type.media_type, name)
         except _UNREADABLE:
             raise SealError(_REFUSED) from None

@@ -12,7 +12,7 @@ from functools import partial
 from typing import Final, TypeAlias
 
 from anykms.algorithms import KeyPurpose
-from anykms.audit import AuditTrail, audited, observed
+from anykms.audit import AuditTrail, audited, note_key, observed
 from anykms.client import DataKeyWrapper, Key
 from anykms.context import canonicalise
 from anykms.envelope.cache import MAX_AGE, DataKeyCache
@@ -171,7 +171,7 @@ class Keyring:
                 raise KeyUsageError(
                     f"key {key.info.name} is for {key.info.purpose}; a keyring needs ENCRYPT_DECRYPT"
                 )
-            self._policy.check_key(key.info)
+            self._check_key(key)
             self._wrappers[key.info.uri.without_version()] = DataKeyWrapper.of(key)
         if len(self._wrappers) != len(held):
             raise InvalidArgumentError("a key is in the keyring twice")
@@ -188,6 +188,15 @@ class Keyring:
         # Digests of what came last: messages of one data key come in rows.
         self._last_written = b"", b""
         self._last_read = b"", b"", b""
+
+    def _check_key(self, key: Key) -> None:
+        """Raises PolicyError unless the policy allows the key; its client's audit trail hears of that."""
+
+        def check() -> None:
+            note_key(str(key.info.uri))
+            self._policy.check_key(key.info)
+
+        observed(DataKeyWrapper.of(key).trails, "Keyring", check, only_refusals=True)
 
     def _identity(self) -> bytes:
         """What must be equal for two rings to share a data key: policy, connections, key URIs and facts."""
