@@ -16,6 +16,7 @@ import os
 import sqlite3
 import stat
 import threading
+import weakref
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
@@ -780,7 +781,7 @@ class Ledger:
 
     It refuses an older document, a second one of the same generation, and a clock that has gone back by more than an
     hour since something was opened. Whoever can delete or edit the file undoes that: keep it where the application
-    alone can write, away from the documents.
+    alone can write, away from the documents. Threads, processes and forked children may share it.
 
     Args:
         path: made, readable for its owner only, if it does not exist.
@@ -801,9 +802,8 @@ class Ledger:
                 raise KeystoreError("other users can write the ledger; take that right away: chmod go-w")
         finally:
             os.close(descriptor)
-        self._lock = threading.Lock()
         self._connection: sqlite3.Connection | None = None
-        self._owner = 0
+        _ledgers.add(self)
         with self._connected() as connection:
             connection.execute(
                 "CREATE TABLE IF NOT EXISTS seen (kind TEXT, audience TEXT, name TEXT, generation INTEGER NOT NULL, "
@@ -812,8 +812,8 @@ class Ledger:
 
     def close(self) -> None:
         """Close the file; a second call does nothing."""
-        with self._lock:
-            if self._connection is not None and self._owner == os.getpid():
+        with _in_sqlite:
+            if self._connection is not None:
                 self._connection.close()
             self._connection = None
 
@@ -861,20 +861,40 @@ class Ledger:
 
     @contextmanager
     def _connected(self) -> Generator[sqlite3.Connection]:
-        with self._lock:
+        with _in_sqlite:
             try:
-                # SQLite's locks and handles do not survive a fork.
-                if self._connection is None or self._owner != os.getpid():
+                if self._connection is None:
                     self._connection = sqlite3.connect(
                         self._path, timeout=5, isolation_level=None, check_same_thread=False
                     )
-                    self._owner = os.getpid()
                 yield self._connection
             except sqlite3.OperationalError as error:
                 raise UnavailableError("the ledger cannot be read or written now") from error
             except sqlite3.Error as error:
                 raise KeystoreError("the ledger is damaged, or another kind of file") from error
 
+    def _forked(self) -> None:
+        """In a forked child: SQLite's handles do not survive a fork, and may not even be closed there."""
+        if self._connection is not None:
+            _inherited.append(self._connection)
+        self._connection = None
+
+
+_in_sqlite: Final = threading.Lock()
+"""Held over every use of a ledger's file, and over a fork: no child begins in the middle of a transaction."""
+_ledgers: Final[weakref.WeakSet[Ledger]] = weakref.WeakSet()
+_inherited: Final[list[sqlite3.Connection]] = []
+
+
+def _after_fork_in_child() -> None:
+    for ledger in _ledgers:
+        ledger._forked()  # pyright: ignore[reportPrivateUsage] # one module
+    _in_sqlite.release()
+
+
+os.register_at_fork(
+    before=_in_sqlite.acquire, after_in_parent=_in_sqlite.release, after_in_child=_after_fork_in_child
+)
 
 _CLOCK_STEP: Final = 3600
 """Seconds between two notes of the time, and by which it may go back."""
