@@ -227,8 +227,8 @@ class _Session:
                 ) from error
             if not hmac.compare_digest(known.fingerprint, info.fingerprint):
                 raise IntegrityError(
-                    f"the public key of {info.name} has fingerprint {known.fingerprint}, "
-                    f"its KeyInfo pins {info.fingerprint}",
+                    f"the public key of {info.name} is not the one that its KeyInfo pins: "
+                    f"expected fingerprint {info.fingerprint}, found {known.fingerprint}",
                     provider=info.provider,
                     operation=Operation.GET_PUBLIC_KEY,
                     key=str(info.uri),
