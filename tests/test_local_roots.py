@@ -222,7 +222,8 @@ def test_the_terminal_is_asked_although_standard_input_is_none(path: Path) -> No
         "import fcntl, sys, termios\n"
         "fcntl.ioctl(int(sys.argv[1]), termios.TIOCSCTTY, 0)\n"
         "import anykms\n"
-        "anykms.connect(sys.argv[2], create=True).close()\n"
+        "with anykms.connect(sys.argv[2], create=True) as client:\n"
+        "    client.generate_key(anykms.KeyConf('orders', 'ENCRYPT_DECRYPT'))\n"
     )
     ours, theirs = os.openpty()
     try:
