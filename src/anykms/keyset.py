@@ -251,7 +251,7 @@ class Keyset:
     clock: Callable[[], datetime] = field(
         default=lambda: datetime.now(UTC), repr=False, compare=False, hash=False
     )
-    _trails: tuple[AuditTrail, ...] = field(default=(), repr=False, compare=False, hash=False)
+    _trails: tuple[AuditTrail, ...] = field(default=(), init=False, repr=False, compare=False, hash=False)
 
     def __post_init__(self) -> None:
         check_name(self.name)
@@ -314,7 +314,8 @@ class Keyset:
         def load() -> Keyset:
             note_document(_named(name))
             opened = root.open_sealed(_read(Path(path)), KEYSET, name=name)
-            return replace(opened.document, generation=opened.generation, clock=root.clock, _trails=trails)
+            read = replace(opened.document, generation=opened.generation, clock=root.clock)
+            return read._told_to(trails)
 
         return observed(trails, "Keyset.load", load)
 
@@ -381,7 +382,15 @@ class Keyset:
             root.open_sealed(sealed, KEYSET, name=self.name, remember=False)
             _replace(target, sealed)
             root.open_sealed(sealed, KEYSET, name=self.name)
-        return replace(self, generation=present + 1, _trails=trails)
+        return replace(self, generation=present + 1)._told_to(trails)
+
+    def _but(self, **changes: Any) -> Keyset:
+        """The same with these changes, and told to the same audit trails."""
+        return replace(self, **changes)._told_to(self._trails)
+
+    def _told_to(self, trails: tuple[AuditTrail, ...]) -> Keyset:
+        object.__setattr__(self, "_trails", trails)
+        return self
 
     def _note(self, detail: str | None, *keys: KeyURI) -> None:
         """The audited operation at work is about this keyset, not saved yet, and these members."""
@@ -570,8 +579,7 @@ class Keyset:
                 members=(first,),
                 primary=first.uri,
                 clock=clock,
-                _trails=trails,
-            )
+            )._told_to(trails)
 
         return observed(trails, "Keyset.create", create)
 
@@ -594,7 +602,7 @@ class Keyset:
         self._note(state)
         joined = _member(key, state, self._now(), protect_for, process_for)
         self._note(state, joined.uri)
-        return replace(self, members=(*self.members, joined))
+        return self._but(members=(*self.members, joined))
 
     @audited
     def promote(self, key: KeyURI, *, reason: str | None = None) -> Keyset:
@@ -610,7 +618,7 @@ class Keyset:
             self if member.state is MemberState.ACTIVE else self.move(key, MemberState.ACTIVE, reason=reason)
         )
         self._note("primary", key)
-        return replace(active, primary=member.uri)
+        return active._but(primary=member.uri)
 
     @audited
     def succeed(self, key: Key, *, reason: str | None = None) -> Keyset:
@@ -668,7 +676,7 @@ class Keyset:
                 f"only {' and '.join(_REMOVABLE)} members are removed, and no primary",
                 key=str(member.uri),
             )
-        return replace(self, members=tuple(m for m in self.members if m is not member))
+        return self._but(members=tuple(m for m in self.members if m is not member))
 
     def member(self, key: KeyURI) -> Member:
         """The member with that key.
@@ -683,7 +691,7 @@ class Keyset:
         raise KeyNotFoundError(f"the keyset {self.name} has no member {wanted}", key=str(wanted))
 
     def _with(self, changed: Member) -> Keyset:
-        return replace(self, members=tuple(changed if m.uri == changed.uri else m for m in self.members))
+        return self._but(members=tuple(changed if m.uri == changed.uri else m for m in self.members))
 
     # Keys
 
