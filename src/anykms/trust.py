@@ -19,7 +19,7 @@ import threading
 import weakref
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any, Final, Generic, Self, TypeAlias, TypeVar, cast, overload
@@ -39,7 +39,8 @@ from anykms.errors import (
     SealError,
     UnavailableError,
 )
-from anykms.keys import KeyConf, KeyInfo, UnverifiedKeyInfo, canonical_json, utc_seconds
+from anykms.keys import KeyConf, KeyInfo, canonical_json, utc_seconds
+from anykms.keys import read_key_info as read_facts
 from anykms.payload import BytesLike, octets
 from anykms.policy import Policy
 from anykms.signing import PublicKey
@@ -98,7 +99,7 @@ def read_struct(value: object, kind: type[_S]) -> _S:
 
 def time_text(moment: datetime | None) -> str | None:
     """A date as documents have it: UTC, whole seconds, ``2027-01-31T00:00:00Z``."""
-    return None if moment is None else utc_seconds(moment).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return None if moment is None else utc_seconds(moment).isoformat().removesuffix("+00:00") + "Z"
 
 
 def read_time(text: str | None) -> datetime | None:
@@ -163,8 +164,7 @@ class _PolicyDocument(msgspec.Struct, forbid_unknown_fields=True):
 
 def read_key_info(value: object) -> KeyInfo:
     """The KeyInfo of a document whose seal has been checked. Raises ValueError or KMSError for anything else."""
-    facts = UnverifiedKeyInfo.from_json(canonical_json(value))
-    info = KeyInfo(**{f.name: getattr(facts, f.name) for f in fields(KeyInfo)})
+    info = read_facts(value)
     if info.uri.scheme != info.provider or info.purpose not in info.algorithm.spec.purposes:
         raise ValueError("the facts of the key do not fit together")
     return info
