@@ -10,6 +10,7 @@ from typing import Any, Final, cast
 import griffe
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
 
 ROOT: Final = Path(__file__).parent
 
@@ -70,6 +71,24 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     for page, text in {**made, **reference()}.items():
         files.append(File.generated(config, page, content=text))
     return files
+
+
+def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Links to code, which work in the repository, lead to the reference where there is a page, else nowhere."""
+
+    def led(link: re.Match[str]) -> str:
+        module = link["path"].removeprefix("src/anykms/").removesuffix(".py").replace("/", ".")
+        target = f"reference/{module}.md"
+        if files.get_file_from_path(target) is None:
+            return link["text"]
+        return f"[{link['text']}]({'../' * page.file.src_uri.count('/')}{target})"
+
+    return _TO_CODE.sub(led, markdown)
+
+
+_TO_CODE: Final = re.compile(
+    r"\[(?P<text>[^\]]+)\]\((?:\.\./)+(?P<path>(?:src|providers|tests|contract_tests|benchmarks)/[^)]+)\)"
+)
 
 
 class Doctests(griffe.Extension):
