@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import EntryPoint, entry_points
 from typing import Protocol, cast
 
@@ -36,6 +37,7 @@ def connect(
     policy: Policy | None = None,
     retry: RetryPolicy | None = None,
     state_ttl: float = DEFAULT_STATE_TTL,
+    clock: Callable[[], float] = time.time,
     audit: Sequence[AuditSink] = (),
     entity: str | None = None,
     audit_required: bool = True,
@@ -47,8 +49,9 @@ def connect(
         uri: ``local:///path/keys.db``, ``awskms:///?region=...``, ``gcpkms://projects/P/locations/L/keyRings/R``,
             ``azurekms://VAULT.vault.azure.net``, or a scheme of an installed provider. Only from the caller or
             the configuration, never from data.
-        policy, retry, state_ttl, audit, entity, audit_required: see ``KMSClient``.
-        options: the provider's own, for example ``create=True`` (local) or ``credential=`` (Azure).
+        policy, retry, state_ttl, clock, audit, entity, audit_required: see ``KMSClient``.
+        options: the provider's own, for example ``create=True`` (local) or ``credential=`` (Azure). A provider whose
+            own clock is to be set, in tests, comes from ``open_provider``.
 
     Raises:
         InvalidArgumentError: not a connection URI, a scheme that no installed provider has, or a bad option.
@@ -65,6 +68,7 @@ def connect(
         policy=policy,
         retry=retry,
         state_ttl=state_ttl,
+        clock=clock,
         audit=audit,
         entity=entity,
         audit_required=audit_required,
