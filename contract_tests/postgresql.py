@@ -51,7 +51,9 @@ class Server:
     def new_database(self) -> str:
         """The SQLAlchemy URL of a fresh, empty database."""
         name = f"test{next(self._numbers)}"
-        with psycopg.connect(host=str(self.folder), user=_USER, dbname="postgres", autocommit=True) as connection:
+        with psycopg.connect(
+            host=str(self.folder), user=_USER, dbname="postgres", autocommit=True
+        ) as connection:
             connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
         return f"postgresql+psycopg://{_USER}@/{name}?host={self.folder}"
 
@@ -71,8 +73,10 @@ def postgresql(programs: Path) -> Generator[Server]:
             shutil.chown(folder, account, account)
         data = str(folder / "data")
         subprocess.run(  # noqa: S603 # Debian's program
-            [str(programs / "initdb"), "-D", data, "-U", _USER, "--auth=trust", "--no-sync"]
-            + ["--encoding=UTF8", "--locale=C.UTF-8"],
+            [
+                *(str(programs / "initdb"), "-D", data, "-U", _USER),
+                *("--auth=trust", "--no-sync", "--encoding=UTF8", "--locale=C.UTF-8"),
+            ],
             check=True,
             capture_output=True,
             cwd=folder,
