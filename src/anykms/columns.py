@@ -40,7 +40,9 @@ try:
     )
     from sqlalchemy import Sequence as DatabaseSequence
 except ImportError as missing:
-    raise ImportError("encrypted columns need SQLAlchemy; run: pip install 'anykms[sql]'") from missing
+    raise ModuleNotFoundError(
+        "encrypted columns need SQLAlchemy; run: pip install 'anykms[sql]'", name="sqlalchemy"
+    ) from missing
 from sqlalchemy.exc import DontWrapMixin
 from sqlalchemy.orm import InstanceState, InstrumentedAttribute, Mapper
 from sqlalchemy.orm.attributes import flag_modified, get_history

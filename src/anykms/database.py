@@ -14,7 +14,9 @@ from urllib.parse import quote
 try:
     from sqlalchemy import URL, Connection, Engine, create_engine, exc, make_url
 except ImportError as missing:
-    raise ImportError("SQL databases need SQLAlchemy; run: pip install 'anykms[sql]'") from missing
+    raise ModuleNotFoundError(
+        "SQL databases need SQLAlchemy; run: pip install 'anykms[sql]'", name="sqlalchemy"
+    ) from missing
 
 from anykms.errors import (
     IntegrityError,
@@ -42,27 +44,24 @@ class Database:
     Args:
         source: a SQLAlchemy URL or Engine. A URL ``postgresql://`` without a driver means psycopg where that is
             installed. SQLite in memory is taken as an Engine only: by its URL each thread would have its own.
+        existing: do not make a SQLite file where there is none.
 
     Raises:
         TypeError, InvalidArgumentError: not a URL or Engine of a database that can be used here. Nothing is
             connected yet.
     """
 
-    def __init__(self, source: str | URL | Engine) -> None:
+    def __init__(self, source: str | URL | Engine, *, existing: bool = False) -> None:
+        self._existing = existing
         self._lock = threading.Lock()
         self._pid = os.getpid()
         self._url: URL | None = None if isinstance(source, Engine) else checked_url(source)
         self._engine: Engine | None = source if isinstance(source, Engine) else None
 
-    def __getstate__(self) -> URL:
+    def __reduce__(self) -> tuple[Callable[[URL, bool], Database], tuple[URL, bool]]:
         if self._url is None:
             raise TypeError("what was given an Engine cannot be pickled: give the database's URL")
-        return self._url
-
-    def __setstate__(self, url: URL) -> None:
-        self._lock = threading.Lock()
-        self._pid = os.getpid()
-        self._url, self._engine = url, None
+        return _again, (self._url, self._existing)
 
     @property
     def place(self) -> str:
@@ -83,7 +82,7 @@ class Database:
         with self._lock:
             if self._engine is None:
                 assert self._url is not None  # noqa: S101 # for type checkers: one of the two is there
-                self._engine = _engine(self._url)
+                self._engine = _engine(self._url, existing=self._existing)
             elif self._pid != os.getpid():
                 # A connection of the parent must be neither used nor closed in its child.
                 self._engine.dispose(close=False)
@@ -149,8 +148,17 @@ def checked_url(source: str | URL) -> URL:
     return url
 
 
-def _engine(url: URL) -> Engine:
-    options = {"timeout": _SQLITE_WAIT} if url.get_backend_name() == "sqlite" else {}
+def _again(url: URL, existing: bool) -> Database:
+    return Database(url, existing=existing)
+
+
+def _engine(url: URL, *, existing: bool) -> Engine:
+    options: dict[str, object] = {}
+    if url.get_backend_name() == "sqlite":
+        options["timeout"] = _SQLITE_WAIT
+        path = url.database or ""
+        if existing and not path.startswith("file:") and not os.path.exists(path):
+            raise UnavailableError(f"there is no file {path}")
     try:
         return create_engine(url, connect_args=options, hide_parameters=True)
     except ImportError as error:
