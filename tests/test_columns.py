@@ -18,6 +18,7 @@ from sqlalchemy.dialects import postgresql as pg
 from sqlalchemy.dialects import sqlite as lite
 from sqlalchemy.orm import (
     DeclarativeBase,
+    InstrumentedAttribute,
     Mapped,
     Session,
     deferred,
@@ -113,10 +114,10 @@ def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[sa.Engine
     made.dispose()
 
 
-def stored(engine: sa.Engine, column: sa.ColumnElement[Any]) -> list[bytes | None]:
+def stored(engine: sa.Engine, column: InstrumentedAttribute[Any]) -> list[bytes | None]:
     """The bytes that the database holds."""
     with engine.connect() as connection:
-        return list(connection.scalars(select(sa.type_coerce(column, sa.LargeBinary))))
+        return list(connection.scalars(select(sa.type_coerce(column.expression, sa.LargeBinary))))
 
 
 # The ORM
@@ -569,13 +570,14 @@ def test_values_moved_between_rows_columns_and_tables_are_refused(engine: sa.Eng
 
 def stored_rows(engine: sa.Engine, table: str) -> list[Any]:
     with engine.connect() as connection:
-        return [row._mapping for row in connection.exec_driver_sql(f"SELECT * FROM {table}")]  # noqa: S608 # constants
+        return list(connection.exec_driver_sql(f"SELECT * FROM {table}").mappings())  # noqa: S608 # constants
 
 
 def restore(engine: sa.Engine, tables: dict[str, list[Any]]) -> None:
     with engine.begin() as connection:
         for name, rows in tables.items():
-            plain = sa.table(name, *(sa.column(column) for column in rows[0]))
+            columns: list[sa.ColumnClause[Any]] = [sa.column(column) for column in rows[0]]
+            plain = sa.table(name, *columns)
             connection.execute(sa.delete(plain))
             connection.execute(insert(plain), [dict(row) for row in rows])
 
@@ -765,8 +767,10 @@ class Telling:
 
 def aad_of(keys: list[Any]) -> bytes:
     """The aad of a row with this key, as an INSERT binds it."""
-    types = {int: sa.Integer, str: sa.String, bytes: sa.LargeBinary, uuid.UUID: sa.Uuid}
-    columns = [sa.Column(f"k{n}", types[type(key)], primary_key=True) for n, key in enumerate(keys)]
+    types: dict[type, Any] = {int: sa.Integer, str: sa.String, bytes: sa.LargeBinary, uuid.UUID: sa.Uuid}
+    columns: list[sa.Column[Any]] = [
+        sa.Column(f"k{n}", types[type(key)], primary_key=True) for n, key in enumerate(keys)
+    ]
     table = sa.Table("t", sa.MetaData(), *columns, sa.Column("c", EncryptedBytes(Telling())))
     found: list[Any] = []
     engine = sa.create_engine("sqlite://")
@@ -790,6 +794,7 @@ def test_key_types_that_a_database_would_store_in_another_form_are_refused(engin
     class Level(enum.IntEnum):
         ONE = 1
 
+    kind: Any
     bad: list[Any]
     for kind, bad in (
         (sa.Integer(), [True, "1", 1.0, Number(1), Level.ONE]),
@@ -809,18 +814,16 @@ def test_key_types_that_a_database_would_store_in_another_form_are_refused(engin
 
 
 def test_every_key_type_comes_back_as_it_was_bound(engine: sa.Engine) -> None:
-    text = uuid.uuid4()
-    for number, (kind, keys) in enumerate(
-        [
-            (sa.Integer(), [0, -1, 2**31 - 1]),
-            (sa.BigInteger(), [2**63 - 1, -(2**63)]),
-            (sa.String(50), ["", "a", "A", "ä", "a ", "0"]),
-            (sa.Text(), ["x" * 1000, "%", "\n"]),
-            (sa.LargeBinary(), [b"", b"\x00\xff"]),
-            (sa.Uuid(), [uuid.UUID(int=0), uuid.uuid4()]),
-            (sa.Uuid(as_uuid=False), [str(text).upper(), text.hex[:-1] + "0"]),
-        ]
-    ):
+    cases: list[tuple[Any, list[Any]]] = [
+        (sa.Integer(), [0, -1, 2**31 - 1]),
+        (sa.BigInteger(), [2**63 - 1, -(2**63)]),
+        (sa.String(50), ["", "a", "A", "ä", "a ", "0"]),
+        (sa.Text(), ["x" * 1000, "%", "\n"]),
+        (sa.LargeBinary(), [b"", b"\x00\xff"]),
+        (sa.Uuid(), [uuid.UUID(int=0), uuid.uuid4()]),
+        (sa.Uuid(as_uuid=False), [str(uuid.UUID(int=10)).upper(), uuid.UUID(int=11).hex]),
+    ]
+    for number, (kind, keys) in enumerate(cases):
         table = sa.Table(
             f"t{number}",
             sa.MetaData(),
@@ -842,29 +845,30 @@ def test_every_key_type_comes_back_as_it_was_bound(engine: sa.Engine) -> None:
 
 
 def test_tables_that_cannot_work_are_refused_when_they_are_used() -> None:
-    encrypted = sa.Column("c", EncryptedString(RECORD))
-    key = sa.Column("k", sa.Integer, primary_key=True)
-    parent = sa.Table("p", sa.MetaData(), sa.Column("k", sa.Integer, primary_key=True))
-    cascading = ForeignKey(parent.c.k, onupdate="CASCADE")
-    tables = {
-        "needs a primary key": [encrypted],
-        "ON UPDATE CASCADE": [sa.Column("k", sa.Integer, cascading, primary_key=True), encrypted],
-        "CHAR": [sa.Column("k", sa.CHAR(5), primary_key=True), encrypted],
-        "Numeric": [sa.Column("k", sa.Numeric, primary_key=True), encrypted],
-        "DateTime": [sa.Column("k", sa.DateTime, primary_key=True), encrypted],
-        "Encrypted": [sa.Column("k", EncryptedString(RECORD), primary_key=True)],
-        "no default": [key, sa.Column("c", EncryptedString(RECORD), default="x")],
-        "can have": [key, sa.Column("c", EncryptedString(RECORD), server_default="x")],
+    def key(kind: Any = sa.Integer, *more: Any) -> sa.Column[Any]:
+        return sa.Column("k", kind, *more, primary_key=True)
+
+    def encrypted(**options: Any) -> sa.Column[Any]:
+        return sa.Column("c", EncryptedString(RECORD), **options)
+
+    parent = sa.Table("p", sa.MetaData(), key())
+    tables: dict[str, list[sa.Column[Any]]] = {
+        "needs a primary key": [encrypted()],
+        "ON UPDATE CASCADE": [key(sa.Integer, ForeignKey(parent.c.k, onupdate="CASCADE")), encrypted()],
+        "CHAR": [key(sa.CHAR(5)), encrypted()],
+        "Numeric": [key(sa.Numeric), encrypted()],
+        "DateTime": [key(sa.DateTime), encrypted()],
+        "Encrypted": [key(EncryptedString(RECORD))],
+        "no default": [key(), encrypted(default="x")],
+        "can have": [key(), encrypted(server_default="x")],
     }
     engine = sa.create_engine("sqlite://")
     for match, columns in tables.items():
-        table = sa.Table("t", sa.MetaData(), *(column._copy() for column in columns))
+        table = sa.Table("t", sa.MetaData(), *columns)
         with engine.connect() as connection, pytest.raises(errors.InvalidArgumentError, match=match):
             connection.execute(insert(table), {})
     engine.dispose()
-    table = sa.Table(
-        "t", sa.MetaData(), key._copy(), sa.Column("k2", sa.Integer, primary_key=True), encrypted._copy()
-    )
+    table = sa.Table("t", sa.MetaData(), key(), sa.Column("k2", sa.Integer, primary_key=True), encrypted())
     mappings = registry()
     part: Any = type("Part", (), {})
     mappings.map_imperatively(part, table, primary_key=[table.c.k2])

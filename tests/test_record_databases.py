@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+from sqlalchemy import exc
 
 from anykms import RecordStore, SQLAlchemyRecordStore, SQLiteRecordStore, errors
 from anykms.database import Database
@@ -168,7 +169,7 @@ def test_who_may_write_the_records_cannot_lower_a_generation(postgresql_url: str
         assert application.generation(ONE) == 1
         attacker = sa.create_engine(url.set(username="application"))
         for attack in ("UPDATE anykms_generations SET highest = 0", "DELETE FROM anykms_generations"):
-            with pytest.raises(sa.exc.DBAPIError), attacker.begin() as connection:
+            with pytest.raises(exc.DBAPIError), attacker.begin() as connection:
                 connection.exec_driver_sql(attack)
         attacker.dispose()
         assert application.generation(ONE) == 1
@@ -205,7 +206,7 @@ def test_it_works_on_both_sides_of_a_fork(url: str) -> None:
 def test_a_transaction_that_was_undone_is_run_again(engine: sa.Engine) -> None:
     """A serialization failure, as PostgreSQL reports one."""
 
-    class Undone(sa.exc.OperationalError):
+    class Undone(exc.OperationalError):
         pass
 
     class DriverError(Exception):

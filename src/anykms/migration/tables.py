@@ -455,11 +455,11 @@ class _Shape:
             func.substr(self.value, 1, func.length(given.c.old)) == given.c.old
         )
         free = select(self.id).where(begins).with_for_update(of=self.table, key_share=True, skip_locked=True)
-        rest = func.substr(self.value, func.length(given.c.old) + 1)
+        behind = func.substr(self.value, func.length(given.c.old) + 1)
         exchange = (
             update(self.table)
             .where(begins)
-            .values({self.value: given.c.new.op("||")(rest)})
+            .values({self.value: given.c.new.op("||")(behind)})
             .returning(self.id)
         )
         locked = set(connection.scalars(free, _arrays(batch)))
