@@ -241,6 +241,7 @@ def test_what_is_no_database_is_refused_without_its_password() -> None:
     for bad in (
         "postgresql//u:hunter2@h/d",
         "nothing://u:hunter2@h/d",
+        "postgresql://u@h:hunter2/d",
         "sqlite://",
         "sqlite+aiosqlite:///x.db",
         "",

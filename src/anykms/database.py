@@ -8,6 +8,7 @@ import random
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final, TypeVar
 from urllib.parse import quote
 
@@ -128,18 +129,20 @@ def checked_url(source: str | URL) -> URL:
     """``source`` as a URL of a database that can be used here. Raises as ``Database``; the message has no password."""
     if not isinstance(source, (str, URL)):
         raise TypeError(f"a database is a SQLAlchemy URL or Engine, not {type(source).__name__}")
-    try:
+    url, asynchronous = None, None
+    with suppress(
+        exc.ArgumentError, ValueError
+    ):  # these show the URL, so they are not even the context of ours
         url = make_url(source)
         if url.drivername in ("postgresql", "postgres"):
             driver = "+psycopg" if importlib.util.find_spec("psycopg") else ""
             url = url.set(drivername=f"postgresql{driver}")
-        dialect = url.get_dialect()
-    except exc.ArgumentError:
-        # The error would show the URL, and its password with it.
+        asynchronous = url.get_dialect().is_async
+    if asynchronous is None or url is None:
         raise InvalidArgumentError(
             "that is no SQLAlchemy database URL: write postgresql://user@host/name or sqlite:///file.db"
-        ) from None
-    if dialect.is_async:
+        )
+    if asynchronous:
         raise InvalidArgumentError(f"{url.drivername} is an asynchronous driver; name a synchronous one")
     if url.get_backend_name() == "sqlite" and (url.database or ":memory:") == ":memory:":
         raise InvalidArgumentError(
