@@ -190,6 +190,8 @@ class TableTarget:
             keys
         ):  # one after the other: a second one may begin where the first one ended
             return [self.swap([swap])[0] for swap in swaps]
+        if not swaps:
+            return []
         if not shape.computes:
             return [self._swap_whole(shape, swap) for swap in swaps]
         batch = list(zip(keys, swaps, strict=True))
@@ -421,50 +423,65 @@ class _Shape:
 
     def swap_free(self, connection: Connection, batch: Sequence[tuple[Any, Swap]]) -> set[Any]:
         """Exchange the starts of rows that nobody else has locked; in SQLite those are all."""
-        if not self.postgresql:
-            value, size = cast(self.value, LargeBinary), bindparam("size", type_=Integer)
-            # Its substr makes NULL of nothing, and || text of two values; the cast makes the same bytes of that.
-            start = func.coalesce(func.substr(value, 1, size), literal(b"", LargeBinary))
-            rest = func.coalesce(func.substr(value, size + 1), literal(b"", LargeBinary))
-            statement = (
-                update(self.table)
-                .where(
-                    self.id == bindparam("key", type_=self.id.type),
-                    self.value.is_not(None),
-                    start == bindparam("old", type_=LargeBinary),
-                )
-                .values({self.value: cast(bindparam("new", type_=LargeBinary).op("||")(rest), LargeBinary)})
+        return (self._swap_arrays if self.postgresql else self._swap_rows)(connection, batch)
+
+    def _swap_rows(self, connection: Connection, batch: Sequence[tuple[Any, Swap]]) -> set[Any]:
+        # The one lock of SQLite first: what is read then stays so.
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+        value = cast(self.value, LargeBinary)
+        longest = max(len(swap.old) for _, swap in batch)
+        keys = [key for key, _ in batch]
+        looked = select(self.id, func.substr(value, 1, longest, type_=LargeBinary())).where(
+            self.id.in_(keys), self.value.is_not(None)
+        )
+        starts = {key: start or b"" for key, start in connection.execute(looked)}
+        mine = [(key, swap) for key, swap in batch if key in starts and starts[key].startswith(swap.old)]
+        # Its substr makes NULL of nothing, and || text of two values; the cast makes the same bytes of that.
+        rest = func.coalesce(
+            func.substr(value, bindparam("size", type_=Integer) + 1), literal(b"", LargeBinary)
+        )
+        statement = (
+            update(self.table)
+            .where(self.id == bindparam("key", type_=self.id.type))
+            .values({self.value: cast(bindparam("new", type_=LargeBinary).op("||")(rest), LargeBinary)})
+        )
+        if mine:
+            connection.execute(
+                statement, [{"key": key, "size": len(swap.old), "new": swap.new} for key, swap in mine]
             )
-            return {
-                key
-                for key, swap in batch
-                if connection.execute(
-                    statement, {"key": key, "size": len(swap.old), "old": swap.old, "new": swap.new}
-                ).rowcount
-            }
+        return {key for key, _ in mine}
+
+    def _swap_arrays(self, connection: Connection, batch: Sequence[tuple[Any, Swap]]) -> set[Any]:
+        keys = bindparam("keys", type_=ARRAY(self.id.type))
+        free = select(self.id).where(self.id == func.any(keys))
+        locking = free.with_for_update(key_share=True, skip_locked=True)
+        locked = set(connection.scalars(locking, {"keys": [key for key, _ in batch]}))
+        mine = [(key, swap) for key, swap in batch if key in locked]
+        if not mine:
+            return set()
         given = (
             func.unnest(
-                bindparam("keys", type_=ARRAY(self.id.type)),
-                bindparam("olds", type_=ARRAY(LargeBinary)),
-                bindparam("news", type_=ARRAY(LargeBinary)),
+                keys, bindparam("olds", type_=ARRAY(LargeBinary)), bindparam("news", type_=ARRAY(LargeBinary))
             )
             .table_valued(column("key", self.id.type), column("old", LargeBinary), column("new", LargeBinary))
             .render_derived(name="given")
         )
-        begins = (self.id == given.c.key) & (
-            func.substr(self.value, 1, func.length(given.c.old)) == given.c.old
-        )
-        free = select(self.id).where(begins).with_for_update(of=self.table, key_share=True, skip_locked=True)
         behind = func.substr(self.value, func.length(given.c.old) + 1)
         exchange = (
             update(self.table)
-            .where(begins)
+            .where(
+                self.id == given.c.key,
+                func.substr(self.value, 1, func.length(given.c.old)) == given.c.old,
+            )
             .values({self.value: given.c.new.op("||")(behind)})
             .returning(self.id)
         )
-        locked = set(connection.scalars(free, _arrays(batch)))
-        mine = [(key, swap) for key, swap in batch if key in locked]
-        return set(connection.scalars(exchange, _arrays(mine))) if mine else set()
+        parameters = {
+            "keys": [key for key, _ in mine],
+            "olds": [swap.old for _, swap in mine],
+            "news": [swap.new for _, swap in mine],
+        }
+        return set(connection.scalars(exchange, parameters))
 
     def swap_locked(self, connection: Connection, key: Any, swap: Swap) -> set[Any]:
         """The same for one row of PostgreSQL, once its other writer is done."""
@@ -474,14 +491,6 @@ class _Shape:
         new = bindparam("new", swap.new, LargeBinary).op("||")(rest)
         statement = update(self.table).where(self.id == key, begins).values({self.value: new})
         return {key} if connection.execute(statement).rowcount else set()
-
-
-def _arrays(batch: Sequence[tuple[Any, Swap]]) -> dict[str, list[Any]]:
-    return {
-        "keys": [key for key, _ in batch],
-        "olds": [swap.old for _, swap in batch],
-        "news": [swap.new for _, swap in batch],
-    }
 
 
 def _keys(what: str, kind: TypeEngine[Any], *, sqlite: bool) -> _Keys:
