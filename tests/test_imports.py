@@ -23,6 +23,7 @@ FORBIDDEN = (
     "click",
     "rich",
     "pytest",
+    "sqlalchemy",
 )
 
 

@@ -371,6 +371,7 @@ def test_writers_and_swaps_never_lose_each_others_changes(place: Place) -> None:
                         .values(message=b"old|%d" % version)
                     )
                 last[n] = version
+                stop.wait(0.002)  # SQLite has no queue for its lock
 
     def migrate(_: int) -> None:
         for _ in range(rounds):
