@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 from sqlalchemy import exc
+from sqlalchemy.dialects import mysql
+from sqlalchemy.schema import CreateTable
 
 from anykms import RecordStore, SQLAlchemyRecordStore, SQLiteRecordStore, errors
 from anykms.database import Database
@@ -221,6 +223,12 @@ def test_a_transaction_that_was_undone_is_run_again(engine: sa.Engine) -> None:
     with pytest.raises(errors.UnavailableError, match="again"):
         database.run(never)
     assert len(attempts) == 8
+
+
+def test_the_tables_suit_databases_that_index_no_unbounded_bytes() -> None:
+    for table in tables():
+        text = str(CreateTable(table).compile(dialect=mysql.dialect()))
+        assert "record_id VARBINARY(16) NOT NULL" in text
 
 
 # Faults

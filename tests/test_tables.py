@@ -696,14 +696,19 @@ def test_a_record_is_replaced_by_nothing_but_itself(
 
         return written
 
-    for bad in (b"", b"x", other.to_bytes(), OLD.encrypt(b"x", context={}), record.to_bytes() + b"x"):
+    for rubbish in (b"", b"x", other.to_bytes(), OLD.encrypt(b"x", context={}), record.to_bytes() + b"x"):
         with pytest.raises(errors.InvalidArgumentError, match="itself"):
-            target.replace(entry, write(bad))
+            target.replace(entry, write(rubbish))
     new = rewrapped(target, record.record_id).new
     target.replace(entry, write(new))
     assert (store.get(record.record_id), store.generation(record.record_id)) == (new, 1)
     with pytest.raises(FileNotFoundError):
         target.replace(bytes(16).hex(), write(new))
+    for bad in ("x", "00", bytes(15).hex(), record.record_id.hex().upper() + "0", ""):
+        with pytest.raises(errors.InvalidArgumentError):
+            target.replace(bad, write(new))
+        with pytest.raises(errors.InvalidArgumentError):
+            target.swap([Swap(bad, b"", new)])
 
 
 def test_the_file_of_a_sqlite_store_is_a_target_too(tmp_path: Path) -> None:

@@ -449,7 +449,7 @@ class _Writing:
         self._places = places
         self._table = cast(Table, statement.table)
         self._key_columns = tuple(self._table.primary_key.columns)
-        # SQLAlchemy has no public view of these; a test fails should they be renamed, and nothing is stored then.
+        # SQLAlchemy has no public view of these; tests fail should they be renamed.
         inside: dict[str, Any] = vars(statement)
         values: Mapping[Any, Any] = inside.get("_values") or {}
         given = list(values.items())

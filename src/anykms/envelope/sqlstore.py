@@ -9,6 +9,7 @@ from typing import Final, Self
 
 from sqlalchemy import (
     URL,
+    VARBINARY,
     BigInteger,
     Column,
     Connection,
@@ -23,9 +24,12 @@ from sqlalchemy import (
 )
 
 from anykms.database import Database, in_transaction
+from anykms.envelope.record import RECORD_ID_SIZE
 from anykms.errors import ConflictError
 
 _ROUNDS: Final = 10
+_ID: Final = LargeBinary(RECORD_ID_SIZE).with_variant(VARBINARY(RECORD_ID_SIZE), "mysql", "mariadb", "mssql")
+"""Those have no primary keys of their unbounded type."""
 
 
 class SQLAlchemyRecordStore:
@@ -171,13 +175,13 @@ def tables(schema: str | None = None) -> tuple[Table, Table]:
         Table(
             "anykms_records",
             metadata,
-            Column("record_id", LargeBinary(16), primary_key=True),
+            Column("record_id", _ID, primary_key=True),
             Column("record", LargeBinary, nullable=False),
         ),
         Table(
             "anykms_generations",
             metadata,
-            Column("record_id", LargeBinary(16), primary_key=True),
+            Column("record_id", _ID, primary_key=True),
             Column("highest", BigInteger, nullable=False),
         ),
     )

@@ -9,7 +9,7 @@ from typing import Final, TypeVar
 
 from sqlalchemy import URL
 
-from anykms.envelope.record import parse_record
+from anykms.envelope.record import RECORD_ID_SIZE, parse_record
 from anykms.envelope.sqlstore import SQLAlchemyRecordStore, tables
 from anykms.envelope.stream import Sink, Source
 from anykms.errors import ConflictError, InvalidArgumentError, InvalidCiphertextError, StaleMessageError
@@ -95,7 +95,7 @@ class RecordTarget:
                 a swap would hide that somebody put it back. Nothing was changed.
             InvalidCiphertextError: what is new is no record. Nothing was changed.
         """
-        wanted = [(bytes.fromhex(swap.id), swap) for swap in swaps]
+        wanted = [(_record_id(swap.id), swap) for swap in swaps]
         for record_id, swap in wanted:
             if self._store.get(record_id) == swap.old:
                 self._check(record_id, swap.old, swap.new)
@@ -108,7 +108,7 @@ class RecordTarget:
             InvalidArgumentError: another record, or none: every value that was sealed with this one would be lost.
             StaleMessageError: as ``swap``.
         """
-        record_id = bytes.fromhex(entry_id)
+        record_id = _record_id(entry_id)
         old = self._store.get(record_id)
         if old is None:
             raise FileNotFoundError(2, "the store has no such record", entry_id)
@@ -142,3 +142,13 @@ class RecordTarget:
                 self._store.saw_generation(record_id, generation)
             return False
         return True
+
+
+def _record_id(entry_id: str) -> bytes:
+    try:
+        record_id = bytes.fromhex(entry_id)
+    except ValueError:
+        record_id = b""
+    if len(record_id) != RECORD_ID_SIZE or record_id.hex() != entry_id:
+        raise InvalidArgumentError(f"{entry_id!r} is no id of a record: 32 hexadecimal digits")
+    return record_id
