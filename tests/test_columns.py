@@ -20,6 +20,7 @@ from sqlalchemy.orm import (
     DeclarativeBase,
     InstrumentedAttribute,
     Mapped,
+    MappedAsDataclass,
     Session,
     deferred,
     load_only,
@@ -296,6 +297,24 @@ def test_bulk_statements_of_the_orm(engine: sa.Engine) -> None:
             "bulk",
             "2",
         ]
+
+
+def test_mapped_dataclasses_give_defaults_by_a_factory(engine: sa.Engine) -> None:
+    class Mine(MappedAsDataclass, DeclarativeBase):
+        pass
+
+    class Note(Mine):
+        __tablename__ = "notes"
+        id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+        text: Mapped[str] = mapped_column(EncryptedString(RECORD), default_factory=lambda: "factory")
+        other: Mapped[str | None] = mapped_column(EncryptedString(RECORD), default=None)
+
+    Mine.metadata.create_all(engine)
+    with Session(engine) as session:
+        session.add_all([Note(1), Note(2, "given", "too")])
+        session.commit()
+        found = session.scalars(select(Note).order_by(Note.id)).all()
+        assert [(note.text, note.other) for note in found] == [("factory", None), ("given", "too")]
 
 
 # Core

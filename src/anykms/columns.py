@@ -364,7 +364,10 @@ def _place(table: Table, column: Column[Any], keys: tuple[_KeyColumn, ...]) -> _
     name = f"{table.fullname}.{column.name}"
     made = (column.default, column.onupdate, column.server_default, column.server_onupdate, column.computed)
     if any(value is not None for value in made):
-        raise InvalidArgumentError(f"{name} is encrypted and can have no default: set it in the application")
+        raise InvalidArgumentError(
+            f"{name} is encrypted and can have no default: set it in the constructor, or by a dataclass's "
+            "default_factory"
+        )
     if kind.bound_as is not None:
         start = _NAMED_LABEL + _sized(_utf8(kind.bound_as))
     else:
