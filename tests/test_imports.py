@@ -24,6 +24,7 @@ FORBIDDEN = (
     "click",
     "rich",
     "pytest",
+    "sqlalchemy",
 )
 
 
