@@ -98,8 +98,8 @@ class FileTarget:
                 yield Entry(_shown(os.path.basename(self._path)), facts.st_size)
             return
         with ExitStack() as stack:
-            stack.callback(lambda: [_leave(level) for level in open_folders])
-            open_folders = [_Level.enter(os.open(self._root, _FOLDER), "")]
+            stack.callback(_leave_all, open_folders := list[_Level]())
+            open_folders.append(_Level.enter(os.open(self._root, _FOLDER), ""))
             while open_folders:
                 level = open_folders[-1]
                 found = next(level.names, None)
@@ -219,6 +219,11 @@ class _Level:
         except BaseException:
             os.close(descriptor)
             raise
+
+
+def _leave_all(levels: list[_Level]) -> None:
+    while levels:
+        _leave(levels.pop())
 
 
 def _leave(level: _Level) -> None:
