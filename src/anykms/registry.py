@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import EntryPoint, entry_points
 from typing import Protocol, cast
 
@@ -78,7 +78,8 @@ def open_provider(uri: str | ConnectionURI, **options: object) -> Provider:
         InvalidArgumentError, UnsupportedOperationError, TypeError: as ``connect``.
     """
     where = uri if isinstance(uri, ConnectionURI) else ConnectionURI.parse(uri)
-    return _load(where.scheme).connect(where, **options)
+    found = cast("ProviderClass", load(GROUP, where.scheme, "provider", _EXTRAS))
+    return found.connect(where, **options)
 
 
 def schemes() -> dict[str, str]:
@@ -86,25 +87,38 @@ def schemes() -> dict[str, str]:
     return {point.name: point.dist.name if point.dist else "" for point in entry_points(group=GROUP)}
 
 
-def _load(scheme: str) -> ProviderClass:
-    points = list(entry_points(group=GROUP, name=scheme))
+def load(group: str, name: str, noun: str, extras: Mapping[str, str]) -> object:
+    """What an entry point names.
+
+    Args:
+        group: of the entry points.
+        name: of one of them.
+        noun: what has such a name, for errors: ``reader``.
+        extras: the extra of anykms that installs what an entry point of ours needs, by name.
+
+    Raises:
+        InvalidArgumentError: no distribution has one of that name, or several have.
+        UnsupportedOperationError: what it needs is not installed; the message says which extra to install.
+    """
+    points = list(entry_points(group=group, name=name))
     if not points:
-        known = ", ".join(sorted(schemes())) or "none"
-        raise InvalidArgumentError(f"no installed provider has the scheme {scheme!r}; installed: {known}")
+        known = ", ".join(sorted({point.name for point in entry_points(group=group)})) or "none"
+        raise InvalidArgumentError(f"no installed {noun} has the name {name!r}; installed: {known}")
     if len({point.value for point in points}) > 1:
         rivals = ", ".join(sorted(point.dist.name if point.dist else point.value for point in points))
         raise InvalidArgumentError(
-            f"several distributions claim the scheme {scheme!r}: {rivals}; uninstall one"
+            f"several distributions claim the {noun} {name!r}: {rivals}; uninstall one"
         )
     try:
-        return cast("ProviderClass", points[0].load())
+        return points[0].load()
     except ModuleNotFoundError as error:
+        hint = _install_hint(points[0], extras)
         raise UnsupportedOperationError(
-            f"{scheme} needs the module {error.name!r}; run: pip install {_install_hint(points[0])}"
+            f"{name} needs the module {error.name!r}; run: pip install {hint}"
         ) from error
 
 
-def _install_hint(point: EntryPoint) -> str:
+def _install_hint(point: EntryPoint, extras: Mapping[str, str]) -> str:
     distribution = point.dist.name if point.dist else point.value
-    extra = _EXTRAS.get(point.name)
+    extra = extras.get(point.name)
     return f"'{distribution}[{extra}]'" if distribution == "anykms" and extra else f"'{distribution}'"

@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import ClassVar, Protocol, Self
+from importlib.metadata import entry_points
+from typing import ClassVar, Final, Protocol, Self, cast
 
 from anykms.envelope.stream import Source
+from anykms.errors import InvalidArgumentError
+from anykms.registry import load
+
+GROUP: Final = "anykms.readers"
+"""Entry points of readers: the format's name, and the class that reads it."""
+_EXTRAS: Final = {
+    "awskms": "aws",
+    "aws-encryption-sdk": "readers",
+    "azure-rsa-oaep": "azure",
+    "gcpkms": "gcp",
+    "tink": "readers",
+}
 
 
 class ForeignReader(Protocol):
@@ -55,3 +68,48 @@ class ForeignReader(Protocol):
             KMSError: the key cannot be used now.
         """
         ...
+
+    def close(self) -> None:
+        """Release connections; a second call does nothing."""
+        ...
+
+
+def known_readers() -> dict[str, str]:
+    """Installed readers: the format's name, and the distribution it comes from."""
+    return {point.name: point.dist.name if point.dist else "" for point in entry_points(group=GROUP)}
+
+
+def find_reader(name: str, options: Mapping[str, str]) -> ForeignReader:
+    """The reader of a format, with the caller's options; nothing is sent yet.
+
+    Args:
+        name: of the format, as in ``known_readers``.
+        options: see docs/foreign-ciphertext.md. Only from the caller or the configuration, never from data.
+
+    Raises:
+        InvalidArgumentError: no such format, or a bad option.
+        UnsupportedOperationError: what the reader needs is not installed; the message says what to install.
+        OSError: a file that an option names cannot be read.
+    """
+    found = cast("type[ForeignReader]", load(GROUP, name, "reader", _EXTRAS))
+    return found.from_options(options)
+
+
+def reader_of(start: bytes, readers: Sequence[ForeignReader]) -> ForeignReader | None:
+    """The one reader, among those that the caller has configured, that an entry is for; None if it is for none.
+
+    A single reader was asked for explicitly, so its ``recognises`` decides. Among several only the distinctive ones
+    count: that is ``--format auto``.
+
+    Args:
+        start: the first bytes of the entry, up to 4,096.
+
+    Raises:
+        InvalidArgumentError: several say yes; names them.
+    """
+    asked = [reader for reader in readers if len(readers) == 1 or reader.distinctive]
+    found = [reader for reader in asked if reader.recognises(start)]
+    if len(found) > 1:
+        rivals = ", ".join(sorted(reader.format for reader in found))
+        raise InvalidArgumentError(f"the entry may be of several formats: {rivals}; say which with --format")
+    return found[0] if found else None
