@@ -11,7 +11,7 @@ from typing import Final
 from anykms.envelope.message import HEAD_START, MAX_RECIPIENTS_WRITTEN, Message, head_size
 from anykms.errors import InvalidCiphertextError, UnsupportedVersionError
 from anykms.keys import KeyURI
-from anykms.migration.readers import ForeignReader
+from anykms.migration.readers import ForeignReader, reader_of
 from anykms.migration.targets import HEAD, Target
 
 _MESSAGE_START: Final = b"\x8aAKMS\r\n"
@@ -156,10 +156,10 @@ def classify(head: bytes, readers: Sequence[ForeignReader] = ()) -> tuple[Claim,
             return Claim(Kind.DAMAGED, MESSAGES), None
         keys = tuple(sorted(str(wrapped.key_uri()) for wrapped in message.wrapped_keys.values()))
         return Claim(Kind.MESSAGE, MESSAGES, keys, message.immutable.required), message
-    for reader in readers:
-        if reader.recognises(head):
-            return Claim(Kind.FOREIGN, reader.format, tuple(reader.keys(head))), None
-    return Claim(Kind.OTHER), None
+    reader = reader_of(head, readers) if readers else None
+    if reader is None:
+        return Claim(Kind.OTHER), None
+    return Claim(Kind.FOREIGN, reader.format, tuple(reader.keys(head))), None
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import errno
 import fcntl
 import hashlib
-import json
 import os
 import sqlite3
 from collections import OrderedDict
@@ -20,6 +19,8 @@ from enum import IntEnum
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
+
+import msgspec
 
 from anykms.errors import IntegrityError, InvalidArgumentError, UnavailableError
 from anykms.migration.census import Claim, Reason
@@ -143,13 +144,27 @@ class Row:
     tries: int = 0
 
 
+class Facts(msgspec.Struct, frozen=True):
+    """What a migration is: a checkpoint serves one.
+
+    Attributes:
+        targets: names, sorted.
+        old_keys, new_keys: key URIs without versions, sorted.
+    """
+
+    mode: str
+    targets: list[str]
+    old_keys: list[str]
+    new_keys: list[str]
+
+
 class Checkpoint:
     """The file, open. Used by one thread.
 
     Args:
         path: made with mode 0600 where there is none; its folder must exist. ``PATH.lock`` and ``PATH.originals``
             lie beside it.
-        facts: what the migration is; an existing file of another migration is refused.
+        facts: what the migration is; None takes the file's own word, and there must be one.
 
     Raises:
         InvalidArgumentError: the file belongs to another migration.
@@ -158,7 +173,7 @@ class Checkpoint:
         OSError: it cannot be written.
     """
 
-    def __init__(self, path: str | os.PathLike[str], facts: dict[str, object] | None) -> None:
+    def __init__(self, path: str | os.PathLike[str], facts: Facts | None) -> None:
         self.path = os.path.abspath(path)
         self._lock = -1
         if facts is None and not os.path.exists(self.path):
@@ -174,7 +189,8 @@ class Checkpoint:
                 self._database.execute("PRAGMA journal_mode = WAL")
                 self._database.execute("PRAGMA synchronous = FULL")
                 self._database.executescript(_SCHEMA)
-            self.facts = self._identify(facts)
+            self.facts: Final = self._identify(facts)
+            """What the migration is."""
         except BaseException:
             self._database.close()
             raise
@@ -199,21 +215,19 @@ class Checkpoint:
         """The folder of foreign entries as they were."""
         return Path(f"{self.path}.originals")
 
-    def _identify(self, facts: dict[str, object] | None) -> dict[str, object]:
+    def _identify(self, facts: Facts | None) -> Facts:
         with self.transaction() as database:
             if facts is not None:
-                database.execute(
-                    "INSERT OR IGNORE INTO migration VALUES (1, ?, ?)",
-                    (_FORMAT, json.dumps(facts, sort_keys=True)),
-                )
+                text = msgspec.json.encode(facts).decode()
+                database.execute("INSERT OR IGNORE INTO migration VALUES (1, ?, ?)", (_FORMAT, text))
             row = database.execute("SELECT format, facts FROM migration").fetchone()
         if row is None or row[0] != _FORMAT:
             raise IntegrityError("the checkpoint is not one that this release reads")
-        found: dict[str, object] = json.loads(row[1])
+        found = msgspec.json.decode(row[1], type=Facts)
         if facts is not None and found != facts:
-            names = sorted(name for name in facts if found.get(name) != facts[name])
+            names = [name for name in Facts.__struct_fields__ if getattr(found, name) != getattr(facts, name)]
             raise InvalidArgumentError(
-                f"the checkpoint {self.path} belongs to another migration (it differs in: {', '.join(names)}); "
+                f"the checkpoint {self.path} belongs to another migration (other {', '.join(names)}): "
                 "give another --checkpoint"
             )
         return found

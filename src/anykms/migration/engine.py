@@ -11,17 +11,24 @@ import os
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib.metadata import version
 from typing import Any, Final, Protocol, TypeVar
 
-from anykms.errors import ConflictError, InvalidArgumentError, UnavailableError
+from anykms.errors import (
+    ConflictError,
+    DeadlineExceededError,
+    InvalidArgumentError,
+    ThrottledError,
+    UnavailableError,
+)
 from anykms.keys import KeyURI
 from anykms.migration.census import ADVICE, Claim, Kind, Mode, Reason, decide
-from anykms.migration.checkpoint import Checkpoint, Found, Row, Shard, State, bucket_of
+from anykms.migration.checkpoint import Checkpoint, Facts, Found, Row, Shard, State, bucket_of
 from anykms.migration.files import FileTarget
 from anykms.migration.rates import Call, Pace, figures, limit_of, price_of, unwrap_calls, weights, wrap_calls
 from anykms.migration.readers import ForeignReader
@@ -41,6 +48,7 @@ from anykms.migration.reports import (
     moment,
 )
 from anykms.migration.steps import (
+    NOTHING_CAN_BE_WRITTEN,
     Bindings,
     HeldKeys,
     Job,
@@ -274,7 +282,7 @@ class Migration:
                 self._walk(checkpoint, jobs, run)
                 if prove_claims:
                     self._prove(checkpoint, jobs, run)
-            checkpoint.end_run(run, 0, self._clock())
+            self._end(checkpoint, run, 0)
             return self._report(checkpoint, "plan", started, proven=prove_claims)
 
     def run(self) -> Report:
@@ -302,9 +310,8 @@ class Migration:
                             break
                     changed += self._migrate(checkpoint, jobs, run)
                 else:
-                    self._why = f"after {_WALKS} walks something still writes with the old keys"
-                    raise StoppedError
-            checkpoint.end_run(run, changed, self._clock())
+                    self.stop(f"after {_WALKS} walks something still writes with the old keys")
+            self._end(checkpoint, run, changed)
             return self._report(checkpoint, "run", started)
 
     def rollback(self) -> Report:
@@ -332,7 +339,7 @@ class Migration:
                         if target in jobs
                     ),
                 )
-            checkpoint.end_run(run, 0, self._clock())
+            self._end(checkpoint, run, 0)
             return self._report(checkpoint, "rollback", started)
 
     def verify(self, *, full: bool = False) -> Report:
@@ -365,17 +372,22 @@ class Migration:
         ended = self._clock()
         return self._proof_report(proof, started, ended, whole, full)
 
+    def _end(self, checkpoint: Checkpoint, run: int, changed: int) -> None:
+        # A full disk must not hide the report.
+        with suppress(OSError) if self._stop.is_set() else nullcontext():
+            checkpoint.end_run(run, changed, self._clock())
+
     # Walks
 
     def _checkpoint(self) -> Checkpoint:
         checkpoint = Checkpoint(
             self._path,
-            {
-                "mode": str(self._mode),
-                "targets": sorted(target.name for target in self._targets),
-                "old_keys": sorted(map(str, self._keys.old_uris)),
-                "new_keys": sorted(map(str, self._keys.new_uris)),
-            },
+            Facts(
+                str(self._mode),
+                sorted(target.name for target in self._targets),
+                sorted(map(str, self._keys.old_uris)),
+                sorted(map(str, self._keys.new_uris)),
+            ),
         )
         try:
             checkpoint.hold(self._shard)
@@ -718,8 +730,19 @@ class Migration:
         if self._on_progress is not None and (progress := self._meter.read(self._pace.slowed())) is not None:
             self._on_progress(progress)
 
-    def _stopping(self) -> _Stopping:
-        return _Stopping()
+    @contextmanager
+    def _stopping(self) -> Generator[None]:
+        """What ends a command before its end, and may pass: the report says it, and the next run goes on."""
+        try:
+            yield
+        except StoppedError:
+            self.stop()
+        except (UnavailableError, ThrottledError, DeadlineExceededError) as error:
+            self.stop(f"{type(error).__name__}: {error}")
+        except OSError as error:
+            if error.errno not in NOTHING_CAN_BE_WRITTEN:
+                raise
+            self.stop(f"OSError: {error.strerror}: {error.filename}")
 
     # Reports
 
@@ -745,7 +768,7 @@ class Migration:
             _waiting(name, entry_id, state is State.FAILED, reason)
             for name, entry_id, state, reason in checkpoint.waiting(shard, since, SHOWN)
         ]
-        stopped = self._why if self._stop.is_set() or self._why else None
+        stopped = self._why if self._stop.is_set() else None
         counts = Counts(
             walked=sum(states.values()) - states[State.GONE],
             messages=census.messages,
@@ -853,16 +876,6 @@ class Migration:
             stopped_by=stopped,
             advice=_advice("verify", counts, stopped),
         )
-
-
-class _Stopping:
-    """Swallows ``StoppedError``: the report says it."""
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: type[BaseException] | None, error: object, trace: object) -> bool:
-        return kind is not None and issubclass(kind, StoppedError)
 
 
 class _Work:

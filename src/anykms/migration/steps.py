@@ -40,13 +40,13 @@ from anykms.errors import (
 from anykms.keys import KeyURI
 from anykms.migration.census import Ahead, Claim, Kind, Mode, Reason, classify, decide, read_heads
 from anykms.migration.checkpoint import Found, Row, State, bucket_of, digest_of
-from anykms.migration.readers import ForeignReader
+from anykms.migration.readers import ForeignReader, reader_of
 from anykms.migration.targets import Entry, Swap, Target
 from anykms.registry import connect
 
 _LATER: Final = (ThrottledError, UnavailableError, DeadlineExceededError)
 """The provider cannot do it now; the same call may succeed later."""
-_FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
+NOTHING_CAN_BE_WRITTEN: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 """No entry of the place can be written now."""
 _AGAIN: Final = 5
 _REASONS: Final[tuple[tuple[type[KMSError], Reason], ...]] = (
@@ -138,6 +138,18 @@ class Keys(Protocol):
     def open(self) -> HeldKeys:
         """The keys, connected once in each process."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class KeyNames:
+    """Keys by name only, where none is used: to roll back."""
+
+    old_uris: frozenset[KeyURI]
+    new_uris: frozenset[KeyURI]
+
+    def open(self) -> HeldKeys:
+        """Raises InvalidArgumentError: there are no keys."""
+        raise InvalidArgumentError("this command was given names of keys, and no keys")
 
 
 @dataclass(frozen=True, slots=True)
@@ -439,7 +451,7 @@ def _failed(n: int, error: Exception) -> Outcome:
                 if isinstance(error, kind):
                     return Outcome(n, State.REPORTED, reason)
             return Outcome(n, State.FAILED, type(error).__name__, provider=error.provider)
-        case OSError(errno=number) if number in _FULL:
+        case OSError(errno=number) if number in NOTHING_CAN_BE_WRITTEN:
             return Outcome(n, State.TODO, error=f"OSError: {os.strerror(number or 0)}")
         case FileNotFoundError():
             return Outcome(n, State.GONE)
@@ -454,7 +466,7 @@ def exchange(job: Job, swaps: Sequence[tuple[int, Swap]]) -> list[Outcome]:
     try:
         done = job.target.swap([swap for _, swap in swaps])
     except (OSError, KMSError) as error:
-        if len(swaps) == 1 or (isinstance(error, OSError) and error.errno in _FULL):
+        if len(swaps) == 1 or (isinstance(error, OSError) and error.errno in NOTHING_CAN_BE_WRITTEN):
             failed = _failed(swaps[0][0], error)
             return [
                 Outcome(n, failed.state, failed.why, error=failed.error, provider=failed.provider)
@@ -678,7 +690,7 @@ def _convert(job: Job, keys: HeldKeys, row: Row) -> Outcome:
         _keep(kept, source)
         with kept.open("rb", buffering=0) as original:
             start = original.read(4096)
-            reader = next((r for r in job.readers if r.recognises(start)), None)
+            reader = reader_of(start, job.readers)
             if reader is None:
                 raise ConflictError("the entry was changed meanwhile")
             original.seek(0)
