@@ -571,7 +571,6 @@ def _print(report: Report) -> None:
         estimate = report.estimate
         rows += [(f"hours at least, {name}", f"{hours:,.2f}") for name, hours in estimate.hours.items()]
         rows += [("price", "not known" if estimate.usd is None else f"{estimate.usd:,.2f} USD")]
-        rows += [("source", source) for source in estimate.sources]
     print_table(f"migrate {report.command}: {report.ending}", ("", "entries"), rows)
     if report.command == "plan" and report.keys:
         print_table(
@@ -585,5 +584,6 @@ def _print(report: Report) -> None:
             ("target", "entry", "why", "what to do"),
             [(w.target, w.id, w.reason, w.advice) for w in report.waiting[:20]],
         )
-    for line in ([f"stopped: {report.stopped_by}"] if report.stopped_by else []) + report.advice:
+    sources = report.estimate.sources if report.estimate is not None else []
+    for line in ([f"stopped: {report.stopped_by}"] if report.stopped_by else []) + sources + report.advice:
         click.echo(shown(line))

@@ -322,6 +322,7 @@ class Migration:
             KMSError, OSError: a target or the checkpoint cannot be used.
         """
         started = self._begin()
+        self._most = _LARGEST_BATCH
         if not os.path.exists(self._path):
             raise FileNotFoundError(2, "there is no checkpoint to roll back from", self._path)
         with self._checkpoint() as checkpoint:
