@@ -21,9 +21,7 @@ from typing import Any, Final, Protocol, TypeVar
 
 from anykms.errors import (
     ConflictError,
-    DeadlineExceededError,
     InvalidArgumentError,
-    ThrottledError,
     UnavailableError,
 )
 from anykms.keys import KeyURI
@@ -48,6 +46,7 @@ from anykms.migration.reports import (
     moment,
 )
 from anykms.migration.steps import (
+    NOT_NOW,
     NOTHING_CAN_BE_WRITTEN,
     Bindings,
     HeldKeys,
@@ -474,9 +473,21 @@ class Migration:
             KMSError: one does not.
         """
         held = self._keys.open()
+        self._meter.begin("asking the new keys", len(held.new_uris))
         for uri in held.new_uris:
             ring = held.ring([uri])
-            ring.decrypt(ring.encrypt(b"", context={}), context={})
+            while not self._stop.is_set():
+                self._tell()
+                try:
+                    ring.decrypt(ring.encrypt(b"", context={}), context={})
+                    self._meter.progressed()
+                    break
+                except NOT_NOW as error:
+                    obstacle = Outcome(0, State.TODO, error=type(error).__name__, provider=error.provider)
+                    self._obstacles([obstacle], 0)
+                self._stop.wait(max(0.0, self._meter.blocked_for()))
+        if self._stop.is_set():
+            raise StoppedError
 
     def _migrate(self, checkpoint: Checkpoint, jobs: Mapping[int, Job], run: int) -> int:
         """Work off what is to be done; how often another writer was first."""
@@ -738,7 +749,7 @@ class Migration:
             yield
         except StoppedError:
             self.stop()
-        except (UnavailableError, ThrottledError, DeadlineExceededError) as error:
+        except NOT_NOW as error:
             self.stop(f"{type(error).__name__}: {error}")
         except OSError as error:
             if error.errno not in NOTHING_CAN_BE_WRITTEN:

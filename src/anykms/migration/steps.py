@@ -44,7 +44,7 @@ from anykms.migration.readers import ForeignReader, reader_of
 from anykms.migration.targets import Entry, Swap, Target
 from anykms.registry import connect
 
-_LATER: Final = (ThrottledError, UnavailableError, DeadlineExceededError)
+NOT_NOW: Final = (ThrottledError, UnavailableError, DeadlineExceededError)
 """The provider cannot do it now; the same call may succeed later."""
 NOTHING_CAN_BE_WRITTEN: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 """No entry of the place can be written now."""
@@ -443,7 +443,7 @@ def _failed(n: int, error: Exception) -> Outcome:
     match error:
         case HookError():
             return Outcome(n, State.REPORTED, Reason.HOOK_FAILED)
-        case ThrottledError() | UnavailableError() | DeadlineExceededError():
+        case _ if isinstance(error, NOT_NOW):
             wait = error.retry_after or 0.0
             return Outcome(n, State.TODO, error=type(error).__name__, provider=error.provider, wait=wait)
         case KMSError():
