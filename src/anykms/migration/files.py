@@ -246,9 +246,10 @@ class _Folders:
 
     def find(self, entry_id: str) -> tuple[int, str]:
         """The folder of an entry and the entry's name within it, as ``os.open`` takes them."""
-        folder, _, name = _named(entry_id).rpartition("/")
-        if name in ("", ".", "..") or "\0" in name:
+        path = _named(entry_id)
+        if "\0" in path or not {"", ".", ".."}.isdisjoint(path.split("/")):
             raise InvalidArgumentError("an entry's id is a path within the directory")
+        folder, _, name = path.rpartition("/")
         known = self._known.get(folder)
         if known is None:
             known = self._known[folder] = self._open(folder)
@@ -266,9 +267,6 @@ class _Folders:
     def _open(self, folder: str) -> int:
         descriptor = os.open(self._root, _FOLDER)
         for part in folder.split("/") if folder else ():
-            if part in ("", ".", ".."):
-                os.close(descriptor)
-                raise InvalidArgumentError("an entry's id is a path within the directory")
             try:
                 inner = os.open(part, _FOLDER, dir_fd=descriptor)
             finally:
@@ -512,7 +510,12 @@ def _tidy(folder: int, name: str) -> None:
 
 
 def _restore(folder: int, aside: str, ours: int) -> None:
-    with os.scandir(folder) as names:
-        place = next((found.name for found in names if found.inode() == ours), None)
+    # A descriptor of its own: one that is duplicated shares its position with the walk.
+    again = os.open(".", _FOLDER, dir_fd=folder)
+    try:
+        with os.scandir(again) as names:
+            place = next((found.name for found in names if found.inode() == ours), None)
+    finally:
+        os.close(again)
     if place is not None:
         _put_back(folder, aside, place, ours)
