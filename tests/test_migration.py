@@ -56,9 +56,8 @@ class World:
         self.plain[name] = plain if plain is not None else f"plain {name!a}".encode() * 3
         path = self.folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        data = self.ring(*(keys or ("old",))).encrypt(
-            self.plain[name], **{"context": CONTEXT, "aad": os.fsencode(name), **binding}
-        )
+        given: dict[str, Any] = {"context": CONTEXT, "aad": os.fsencode(name), **binding}
+        data = self.ring(*(keys or ("old",))).encrypt(self.plain[name], **given)
         temporary = path.with_name(f"{path.name}.part")
         temporary.write_bytes(data)
         temporary.rename(path)
@@ -176,7 +175,7 @@ def hooks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         "def user_of(target, entry_id):\n    return {'user': entry_id.rpartition('/')[2]}\n"
         "def broken(target, entry_id):\n    raise KeyError(entry_id)\n"
     )
-    monkeypatch.syspath_prepend(str(folder))
+    monkeypatch.setattr("sys.path", [str(folder), *sys.path])
 
 
 def test_a_single_file_is_a_target(world: World) -> None:
