@@ -20,7 +20,8 @@ from anykms.errors import InvalidArgumentError, KeyNotFoundError
 
 if TYPE_CHECKING:
     from anykms.keys import KeyURI
-    from anykms.migration.engine import Migration, Progress
+    from anykms.migration.engine import Migration
+    from anykms.migration.progress import Progress
     from anykms.migration.readers import ForeignReader
     from anykms.migration.reports import Report
     from anykms.migration.steps import Bindings, Keys

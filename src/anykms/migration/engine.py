@@ -12,37 +12,33 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, wait
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib.metadata import version
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, TypeVar
 
 from anykms.errors import (
     ConflictError,
     InvalidArgumentError,
     UnavailableError,
 )
-from anykms.keys import KeyURI
-from anykms.migration.census import ADVICE, Claim, Kind, Mode, Reason, decide
+from anykms.migration.census import Claim, Kind, Mode, decide
 from anykms.migration.checkpoint import Checkpoint, Facts, Found, Row, Shard, State, bucket_of
+from anykms.migration.executors import Executor, ThreadExecutor
 from anykms.migration.files import FileTarget
+from anykms.migration.progress import Meter, Progress
 from anykms.migration.rates import Call, Pace, figures, limit_of, price_of, unwrap_calls, weights, wrap_calls
 from anykms.migration.readers import ForeignReader
 from anykms.migration.reports import (
     FORMAT,
-    MAX_KEYS,
     SHOWN,
     CallUse,
-    ClaimUse,
     Command,
     Counts,
-    Ending,
     Estimate,
-    KeyUse,
     Report,
-    Waiting,
     moment,
 )
 from anykms.migration.steps import (
@@ -61,6 +57,7 @@ from anykms.migration.steps import (
     survey,
     verify,
 )
+from anykms.migration.tallies import Census, Proof, advice_on, ending_of, waiting_entry
 from anykms.migration.targets import Entry, Swap, Target
 
 T = TypeVar("T")
@@ -78,73 +75,6 @@ _TRIES: Final = 5
 """How often an entry is read again that another writer changes, or holds open, each time."""
 _WALKS: Final = 10
 """Walks after which a run no longer waits for writers that use the old keys."""
-
-
-class Executor(Protocol):
-    """Where the steps run: threads of this process, or a cluster. ``concurrent.futures`` gives the futures."""
-
-    @property
-    def capacity(self) -> int:
-        """Batches that may be handed out at once."""
-        ...
-
-    def submit(self, function: Callable[..., T], /, *arguments: Any) -> Future[T]:
-        """Call it somewhere. A future that raises ``BrokenExecutor`` was lost, and is handed out again."""
-        ...
-
-    def close(self) -> None:
-        """Wait for what runs, and let go of the workers."""
-        ...
-
-
-class ThreadExecutor:
-    """Threads of this process.
-
-    Args:
-        workers: 1 to 256.
-    """
-
-    def __init__(self, workers: int = 16) -> None:
-        if not 1 <= workers <= 256:
-            raise InvalidArgumentError("a migration runs on 1 to 256 threads")
-        self._workers = workers
-        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="anykms-migration")
-
-    @property
-    def capacity(self) -> int:
-        """One batch in work and a half in reserve for each thread."""
-        return self._workers + (self._workers + 1) // 2
-
-    def submit(self, function: Callable[..., T], /, *arguments: Any) -> Future[T]:
-        """See ``Executor``."""
-        return self._pool.submit(function, *arguments)
-
-    def close(self) -> None:
-        """See ``Executor``."""
-        self._pool.shutdown(cancel_futures=True)
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """How far a command is.
-
-    Attributes:
-        phase: ``walking``, ``proving``, ``migrating``, ``verifying`` or ``rolling back``.
-        done: entries of this phase.
-        total: all of them, where that is known.
-        per_second: entries, lately.
-        seconds_left: at that rate.
-        slowed: providers that are asked more slowly because they throttled, and the factor.
-        obstacle: what the command waits for.
-    """
-
-    phase: str
-    done: int
-    total: int | None
-    per_second: float
-    seconds_left: float | None
-    slowed: Mapping[str, float]
-    obstacle: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,7 +177,7 @@ class Migration:
         self._why: str | None = None
         self._batch = _FIRST_BATCH
         self._most: int | None = None
-        self._meter = _Meter()
+        self._meter = Meter()
 
     def stop(self, why: str = "it was asked to stop") -> None:
         """Let a running command finish its batches and end. May be called from a signal handler or another thread."""
@@ -355,7 +285,7 @@ class Migration:
             KMSError, OSError: a target cannot be used.
         """
         started = self._begin()
-        proof = _Proof()
+        proof = Proof()
         jobs = self._plain_jobs()
         whole = False
         with self._stopping():
@@ -404,8 +334,10 @@ class Migration:
         return self._clock()
 
     def _jobs(self, checkpoint: Checkpoint) -> dict[int, Job]:
+        folder = checkpoint.originals
+        originals = folder if self._readers or folder.is_dir() else None
         jobs = [
-            replace(job, number=checkpoint.target(job.target.name), originals=checkpoint.originals)
+            replace(job, number=checkpoint.target(job.target.name), originals=originals)
             for job in self._plain_jobs()
         ]
         return {job.number: job for job in jobs}
@@ -511,21 +443,19 @@ class Migration:
         def prepared(job: Job, rows: list[Row], outcomes: list[Outcome]) -> Iterable[_Task]:
             work.note(outcomes)
             self._check_failures(work)
-            named = {row.n: row.id for row in rows}
-            swaps = [(o.n, Swap(named[o.n], o.old, o.new)) for o in outcomes if o.state is State.PREPARED]
-            if swaps:
-                kept = {o.n: o for o in outcomes if o.state is State.PREPARED}
-                again_rows = [
-                    replace(row, state=State.PREPARED, old=kept[row.n].old, new=kept[row.n].new)
+            ready = {o.n: o for o in outcomes if o.state is State.PREPARED}
+            if ready:
+                kept = [
+                    replace(row, state=State.PREPARED, old=ready[row.n].old, new=ready[row.n].new)
                     for row in rows
-                    if row.n in kept
+                    if row.n in ready
                 ]
-                yield _Task(exchange, (job, swaps), partial(exchanged, job, again_rows))
-            yield from again(
-                job,
-                [row for row in rows if row.n not in {n for n, _ in swaps}],
-                [o for o in outcomes if o.state is not State.PREPARED],
-            )
+                swaps = [(row.n, Swap(row.id, row.old, row.new)) for row in kept]
+                yield _Task(exchange, (job, swaps), partial(exchanged, job, kept))
+            if len(ready) < len(outcomes):
+                yield from again(job, rows, [o for o in outcomes if o.state is not State.PREPARED])
+            else:
+                self._meter.progressed()
 
         def exchanged(job: Job, rows: list[Row], outcomes: list[Outcome]) -> Iterable[_Task]:
             work.note(outcomes)
@@ -594,7 +524,7 @@ class Migration:
         if left and not self._stop.is_set():
             yield _Task(restore, (job, left), partial(self._note_restored, checkpoint, run, job, left))
 
-    def _verifying(self, job: Job, entries: list[Entry], full: bool, proof: _Proof) -> _Task:
+    def _verifying(self, job: Job, entries: list[Entry], full: bool, proof: Proof) -> _Task:
         held = self._keys.open()
         calls = Counter[Call]()
         for uri in held.new_uris:
@@ -773,11 +703,11 @@ class Migration:
                 reported[reason or "unknown"] += entries
             if state is State.FAILED:
                 failed[reason or "unknown"] += entries
-        census = _Census(self._keys.old_uris)
+        census = Census(self._keys.old_uris)
         for claim, entries, size, opened in checkpoint.by_claim(shard, since):
             census.add(claim, entries, size, opened)
         waiting = [
-            _waiting(name, entry_id, state is State.FAILED, reason)
+            waiting_entry(name, entry_id, state is State.FAILED, reason)
             for name, entry_id, state, reason in checkpoint.waiting(shard, since, SHOWN)
         ]
         stopped = self._why if self._stop.is_set() else None
@@ -806,7 +736,7 @@ class Migration:
             format=FORMAT,
             anykms=version("anykms"),
             command=command,
-            ending=_ending(stopped, counts, unfinished=command in ("run", "rollback")),
+            ending=ending_of(stopped, counts, unfinished=command in ("run", "rollback")),
             mode=str(self._mode),
             targets=[target.name for target in self._targets],
             old_keys=sorted(map(str, self._keys.old_uris)),
@@ -832,7 +762,7 @@ class Migration:
             left_out=census.left_out
             | {"waiting": sum(reported.values()) + sum(failed.values()) - len(waiting)},
             stopped_by=stopped,
-            advice=_advice(command, counts, stopped),
+            advice=advice_on(command, counts, stopped),
         )
 
     def _estimate(self, calls: Mapping[Call, int]) -> Estimate:
@@ -854,7 +784,7 @@ class Migration:
             hours, max(hours.values(), default=0.0), None if usd is None else round(usd, 4), sources
         )
 
-    def _proof_report(self, proof: _Proof, started: float, ended: float, whole: bool, full: bool) -> Report:
+    def _proof_report(self, proof: Proof, started: float, ended: float, whole: bool, full: bool) -> Report:
         stopped = self._why if not whole else None
         counts = proof.counts()
         census = proof.census(self._keys.old_uris)
@@ -862,7 +792,7 @@ class Migration:
             format=FORMAT,
             anykms=version("anykms"),
             command="verify",
-            ending=_ending(stopped, counts, unfinished=False),
+            ending=ending_of(stopped, counts, unfinished=False),
             mode=str(self._mode),
             targets=[target.name for target in self._targets],
             old_keys=sorted(map(str, self._keys.old_uris)),
@@ -886,14 +816,14 @@ class Migration:
             left_out=census.left_out
             | {"waiting": sum(counts.reported.values()) + sum(counts.failed.values()) - len(proof.waiting)},
             stopped_by=stopped,
-            advice=_advice("verify", counts, stopped),
+            advice=advice_on("verify", counts, stopped),
         )
 
 
 class _Work:
     """Outcomes that wait for their transaction, and counters of one run."""
 
-    def __init__(self, checkpoint: Checkpoint, run: int, meter: _Meter) -> None:
+    def __init__(self, checkpoint: Checkpoint, run: int, meter: Meter) -> None:
         self._checkpoint = checkpoint
         self._run = run
         self._meter = meter
@@ -983,183 +913,3 @@ class _Costs:
                 if uri in held.keys:
                     calls.update(wrap_calls(held.keys[uri].info))
         return calls
-
-
-class _Census:
-    """Which keys are used how much; memory is bounded."""
-
-    def __init__(self, old: frozenset[KeyURI]) -> None:
-        self._old = old
-        self._keys: dict[str, list[int]] = {}
-        self.claims: list[ClaimUse] = []
-        self.left_out = {"keys": 0, "claims": 0}
-        self.messages = 0
-        self.with_old_key = 0
-
-    def add(self, claim: Claim, entries: int, size: int, opened: int) -> None:
-        """Entries that make one claim."""
-        if claim.kind is Kind.MESSAGE:
-            self.messages += entries
-            if claim.recipients & self._old:
-                self.with_old_key += entries
-        if len(self.claims) < MAX_KEYS:
-            self.claims.append(
-                ClaimUse(claim.kind, claim.format, list(claim.keys), list(claim.required), entries, size)
-            )
-        else:
-            self.left_out["claims"] += 1
-        for key in claim.keys:
-            known = self._keys.get(key)
-            if known is None:
-                if len(self._keys) >= MAX_KEYS:
-                    self.left_out["keys"] += 1
-                    continue
-                known = self._keys[key] = [0, 0, 0]
-            for place, number in enumerate((entries, size, opened)):
-                known[place] += number
-
-    def keys(self) -> list[KeyUse]:
-        """By key, in order of their names."""
-        return [KeyUse(key, *numbers) for key, numbers in sorted(self._keys.items())]
-
-
-class _Proof:
-    """What a proof has found so far; memory does not grow with the number of entries."""
-
-    def __init__(self) -> None:
-        self._claims: dict[Claim, list[int]] = {}
-        self._reported: Counter[str] = Counter()
-        self._failed: Counter[str] = Counter()
-        self._numbers: Counter[str] = Counter()
-        self.waiting: list[Waiting] = []
-
-    def add(self, target: str, verdict: Verdict) -> None:
-        """One entry more."""
-        numbers = self._numbers
-        numbers["walked"] += 1
-        message = verdict.claim.kind is Kind.MESSAGE
-        numbers["messages"] += message
-        numbers["without_body"] += verdict.without_body
-        numbers["with_old_key"] += bool(verdict.old_keys)
-        known = self._claims.get(verdict.claim)
-        if known is None and len(self._claims) < MAX_KEYS:
-            known = self._claims[verdict.claim] = [0, 0, 0]
-        if known is None:
-            numbers["claims left out"] += 1
-        else:
-            for place, number in enumerate((1, verdict.size, int(verdict.opened))):
-                known[place] += number
-        if verdict.failure is not None:
-            self._failed[verdict.failure] += 1
-        elif verdict.reasons:
-            self._reported[verdict.reasons[0]] += 1
-        elif message:
-            numbers["already"] += 1
-        else:
-            numbers["nothing"] += 1
-        wrong = verdict.failure or (verdict.reasons[0] if verdict.reasons else None)
-        if wrong is not None and len(self.waiting) < SHOWN:
-            self.waiting.append(_waiting(target, verdict.id, verdict.failure is not None, wrong))
-
-    def counts(self) -> Counts:
-        """Entries by what was found."""
-        numbers = self._numbers
-        return Counts(
-            walked=numbers["walked"],
-            messages=numbers["messages"],
-            nothing=numbers["nothing"],
-            already=numbers["already"],
-            reported=dict(self._reported),
-            failed=dict(self._failed),
-            without_body=numbers["without_body"],
-            with_old_key=numbers["with_old_key"],
-        )
-
-    def census(self, old: frozenset[KeyURI]) -> _Census:
-        """Keys and claims."""
-        census = _Census(old)
-        for claim, (entries, size, opened) in self._claims.items():
-            census.add(claim, entries, size, opened)
-        census.left_out["claims"] += self._numbers["claims left out"]
-        return census
-
-
-class _Meter:
-    """Progress, its rate, and how long there has been none."""
-
-    def __init__(self) -> None:
-        self.begin("walking", None)
-
-    def begin(self, phase: str, total: int | None) -> None:
-        """A new phase."""
-        self._phase, self._total, self._done = phase, total, 0
-        self._rate = 0.0
-        self._told = self._marked = time.monotonic()
-        self._marked_done = 0
-        self._hindered_since: float | None = None
-        self._blocked_until = 0.0
-        self._obstacle: str | None = None
-
-    def add(self, number: int) -> None:
-        """Entries that are finished."""
-        self._done += number
-
-    def progressed(self) -> None:
-        """Nothing stands in the way any more."""
-        self._hindered_since = self._obstacle = None
-
-    def hindered(self, what: str, wait_for: float) -> float:
-        """Something stands in the way; seconds since the last progress."""
-        now = time.monotonic()
-        self._obstacle = what
-        if self._hindered_since is None:
-            self._hindered_since = now
-        without = now - self._hindered_since
-        self._blocked_until = max(self._blocked_until, now + max(wait_for, min(5.0, 0.2 + without / 4)))
-        return without
-
-    def blocked_for(self) -> float:
-        """Seconds before anything more is tried."""
-        return self._blocked_until - time.monotonic()
-
-    def read(self, slowed: Mapping[str, float]) -> Progress | None:
-        """The progress, if it is time to tell."""
-        now = time.monotonic()
-        if now - self._told < 0.25:
-            return None
-        self._told = now
-        if (passed := now - self._marked) >= 1:
-            lately = (self._done - self._marked_done) / passed
-            self._rate = lately if not self._rate else 0.7 * self._rate + 0.3 * lately
-            self._marked, self._marked_done = now, self._done
-        left = None
-        if self._total is not None and self._rate > 0:
-            left = max(0, self._total - self._done) / self._rate
-        return Progress(self._phase, self._done, self._total, self._rate, left, slowed, self._obstacle)
-
-
-def _waiting(target: str, entry_id: str, failed: bool, reason: str | None) -> Waiting:
-    why = reason or "unknown"
-    advice = ADVICE[Reason(why)] if why in set(Reason) else "an error of the provider or the place: run again"
-    return Waiting(target, entry_id, "failed" if failed else "reported", why, advice)
-
-
-def _ending(stopped: str | None, counts: Counts, *, unfinished: bool) -> Ending:
-    if stopped is not None:
-        return "stopped"
-    if counts.failed:
-        return "failed"
-    if counts.reported or (unfinished and counts.todo):
-        return "left"
-    return "done"
-
-
-def _advice(command: Command, counts: Counts, stopped: str | None) -> list[str]:
-    told = [f"{number} entries: {ADVICE[Reason(reason)]}" for reason, number in counts.reported.items()]
-    if counts.failed:
-        told.append(f"{sum(counts.failed.values())} entries failed: run the same command again")
-    if stopped is not None:
-        told.append("run the same command again: it goes on where it stopped")
-    elif not told and command == "run":
-        told.append("prove it with 'anykms migrate verify'")
-    return told
