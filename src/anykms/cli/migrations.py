@@ -292,6 +292,7 @@ def run(report: str | None, as_json: bool, **given: Any) -> None:
 @click.option("--full", is_flag=True, help="Read every message to its last byte; needs its aad.")
 @stores_option
 @_bindings
+@_foreign
 @click.option("--shard", metavar="I/N", help="Only this part of the entries; its report is no whole proof.")
 @_speed
 @_told
@@ -362,7 +363,7 @@ def _migration(given: dict[str, Any], *, tidy: bool, proving: bool = False) -> G
     bindings = _bound(given)
     with ExitStack() as stack:
         opened = stack.enter_context(Stores(given["stores"], tolerant=proving))
-        readers = _readers(given, stack)
+        readers = _readers(given, stack, proving=proving)
         keys = _keys(opened, given["old"], given["new"], proving=proving, foreign=bool(readers))
         tell = stack.enter_context(_telling())
         migration = Migration(
@@ -393,7 +394,7 @@ def _bound(given: Mapping[str, Any]) -> Bindings:
     )
 
 
-def _readers(given: Mapping[str, Any], stack: ExitStack) -> list[ForeignReader]:
+def _readers(given: Mapping[str, Any], stack: ExitStack, *, proving: bool) -> list[ForeignReader]:
     from anykms.errors import UnsupportedOperationError
     from anykms.migration.readers import find_reader, known_readers
 
@@ -402,7 +403,7 @@ def _readers(given: Mapping[str, Any], stack: ExitStack) -> list[ForeignReader]:
         if given.get("reader_options") or given.get("no_context"):
             raise usage("--reader-option and --no-context belong to --format", "name the --format")
         return []
-    if not (given["pairs"] or given["context_from"] or given["no_context"]):
+    if not (proving or given["pairs"] or given["context_from"] or given["no_context"]):
         raise usage(
             "foreign entries become messages, and a message has a context",
             "give --context, --context-from or --no-context",

@@ -466,7 +466,8 @@ def exchange(job: Job, swaps: Sequence[tuple[int, Swap]]) -> list[Outcome]:
     try:
         done = job.target.swap([swap for _, swap in swaps])
     except (OSError, KMSError) as error:
-        if len(swaps) == 1 or (isinstance(error, OSError) and error.errno in NOTHING_CAN_BE_WRITTEN):
+        nobody = isinstance(error, NOT_NOW) or getattr(error, "errno", None) in NOTHING_CAN_BE_WRITTEN
+        if len(swaps) == 1 or nobody:
             failed = _failed(swaps[0][0], error)
             return [
                 Outcome(n, failed.state, failed.why, error=failed.error, provider=failed.provider)
