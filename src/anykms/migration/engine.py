@@ -21,7 +21,7 @@ from anykms.errors import (
     ConflictError,
     InvalidArgumentError,
 )
-from anykms.migration.census import Claim, Kind, Mode, decide
+from anykms.migration.census import Claim, Kind, Mode, Reason, decide
 from anykms.migration.checkpoint import Checkpoint, Facts, Found, Row, Shard, State, bucket_of
 from anykms.migration.executors import Executor, ThreadExecutor
 from anykms.migration.files import FileTarget
@@ -74,6 +74,7 @@ _FAILURES: Final = 200
 """Entries that fail one after the other, with no success between, before a run stops."""
 _TRIES: Final = 5
 """How often an entry is read again that another writer changes, or holds open, each time."""
+_OF_A_ROLLBACK: Final = frozenset({Reason.CHANGED_SINCE, Reason.GENERATION_DEMANDED, Reason.UNREADABLE})
 _WALKS: Final = 10
 """Walks after which a run no longer waits for writers that use the old keys."""
 
@@ -561,7 +562,7 @@ class Migration:
         failed: Counter[str] = Counter()
         for state, reason, entries, _ in checkpoint.by_state(shard, since):
             states[state] += entries
-            if state is State.REPORTED:
+            if state is State.REPORTED and (command != "rollback" or reason in _OF_A_ROLLBACK):
                 reported[reason or "unknown"] += entries
             if state is State.FAILED:
                 failed[reason or "unknown"] += entries
@@ -571,6 +572,7 @@ class Migration:
         waiting = [
             waiting_entry(name, entry_id, state is State.FAILED, reason)
             for name, entry_id, state, reason in checkpoint.waiting(shard, since, SHOWN)
+            if command != "rollback" or state is State.FAILED or reason in _OF_A_ROLLBACK
         ]
         stopped = self._pump.stopped_by
         counts = Counts(
@@ -622,7 +624,7 @@ class Migration:
             estimate=self._estimate(todo) if command == "plan" else None,
             waiting=waiting,
             left_out=census.left_out
-            | {"waiting": sum(reported.values()) + sum(failed.values()) - len(waiting)},
+            | {"waiting": max(0, sum(reported.values()) + sum(failed.values()) - len(waiting))},
             stopped_by=stopped,
             advice=advice_on(command, counts, stopped),
         )
@@ -690,7 +692,7 @@ class _Work:
         self._run = run
         self._meter = meter
         self._kept: list[tuple[int, bytes, bytes]] = []
-        self._done: list[tuple[int, bytes]] = []
+        self._done: list[tuple[int, bytes, bool]] = []
         self._other: list[tuple[int, State, str | None]] = []
         self.changed = 0
         self.failing = 0
@@ -706,7 +708,7 @@ class _Work:
                 case State.TODO:
                     continue
                 case State.DONE:
-                    self._done.append((outcome.n, outcome.new))
+                    self._done.append((outcome.n, outcome.new, outcome.converted))
                 case _:
                     self._other.append((outcome.n, outcome.state, outcome.why))
             if outcome.state is State.FAILED:
