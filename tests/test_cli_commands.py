@@ -757,6 +757,7 @@ TAUGHT = (
     "inspect",
     "rewrap",
     "reencrypt",
+    "migrate",
     "sign",
     "verify",
     "trust",

@@ -23,6 +23,7 @@ _OWN: Final = {
     "inspect": "anykms.cli.messages",
     "rewrap": "anykms.cli.messages",
     "reencrypt": "anykms.cli.messages",
+    "migrate": "anykms.cli.migrations",
     "sign": "anykms.cli.signatures",
     "verify": "anykms.cli.signatures",
     "trust": "anykms.cli.seals",

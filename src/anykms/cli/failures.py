@@ -33,6 +33,9 @@ class ExitCode(IntEnum):
     DAMAGED = 8
     UNSUPPORTED = 9
     FILE = 10
+    LEFT = 11
+    ENTRIES_FAILED = 12
+    STOPPED = 13
     HUNG_UP = 129
     INTERRUPTED = 130
     BROKEN_PIPE = 141
@@ -51,6 +54,9 @@ MEANINGS: Final[dict[ExitCode, str]] = {
     ExitCode.DAMAGED: "the keystore is damaged, edited or has another root secret, or an answer is not sound",
     ExitCode.UNSUPPORTED: "the provider or this kind of key cannot do it",
     ExitCode.FILE: "a file cannot be read or written; an old output is as it was",
+    ExitCode.LEFT: "migrate: entries are left that need a decision; the report names them",
+    ExitCode.ENTRIES_FAILED: "migrate: entries failed; run it again",
+    ExitCode.STOPPED: "migrate: stopped before its end; the same command goes on",
     ExitCode.HUNG_UP: "its terminal was closed; no output was changed",
     ExitCode.INTERRUPTED: "interrupted; no output was changed",
     ExitCode.BROKEN_PIPE: "the reader of standard output went away",

@@ -23,6 +23,8 @@ _EXTRAS: Final = {"s3": "objects", _OTHERS: "objects"}
 
 HEAD: Final = 4096
 """Bytes of an entry that a census reads at first; longer headers are read again."""
+MAX_ID: Final = 1024
+"""Characters of an entry's id."""
 
 
 @dataclass(frozen=True, slots=True)
