@@ -15,6 +15,7 @@ import re
 import secrets
 import signal
 import stat
+import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -30,7 +31,11 @@ T = TypeVar("T")
 
 _GROUP: Final = 32
 """Files that are synchronised together; each holds two descriptors meanwhile."""
-_FOLDERS: Final = 32
+_AT_ONCE: Final = threading.BoundedSemaphore(8)
+"""Groups of this process, so that they stay below the usual limit of 1,024 descriptors."""
+_FOLDERS: Final = 8
+_FEW: Final = 4
+"""Files that are synchronised one by one; for more, their file system as a whole is quicker."""
 _PIECE: Final = 1024 * 1024
 _TICK: Final = 20_000_000
 """Nanoseconds within which two writes may leave one time stamp; kernels keep it to a timer tick, 1 to 10 ms."""
@@ -139,11 +144,9 @@ class FileTarget:
         with _Folders(self._root) as folders:
             for start in range(0, len(swaps), _GROUP):
                 folders.trim()
-                with ExitStack() as stack:
+                with _AT_ONCE, ExitStack() as stack:
                     successors = [_begin(folders, swap, stack) for swap in swaps[start : start + _GROUP]]
-                    for successor in successors:
-                        if successor is not None:
-                            os.fsync(successor.new)
+                    _synchronise(s.new for s in successors if s is not None)
                     done += [successor is not None and successor.take_place() for successor in successors]
                     _synchronise(s.folder for s in successors if s is not None)
         return done
@@ -461,20 +464,30 @@ def _copy_owner(old: int, new: int, before: os.stat_result) -> None:
                 os.setxattr(new, attribute, os.getxattr(old, attribute))
 
 
-def _synchronise(folders: Iterable[int]) -> None:
-    for folder in set(folders):
-        os.fsync(folder)
+def _synchronise(descriptors: Iterable[int]) -> None:
+    """Bring files or folders to the disk."""
+    left = set(descriptors)
+    call = _function("syncfs")
+    if len(left) > _FEW and call is not None:
+        places = {os.fstat(descriptor).st_dev: descriptor for descriptor in left}
+        for descriptor in places.values():
+            if call(descriptor) != 0:
+                number = ctypes.get_errno()
+                raise OSError(number, os.strerror(number))
+        return
+    for descriptor in left:
+        os.fsync(descriptor)
 
 
 @cache
-def _renameat2() -> Callable[..., int] | None:
-    library = ctypes.CDLL(None, use_errno=True)
-    return getattr(library, "renameat2", None)
+def _function(name: str) -> Callable[..., int] | None:
+    """A function of the C library that Python lacks; None where the system has none."""
+    return getattr(ctypes.CDLL(None, use_errno=True), name, None)
 
 
 def _exchange(folder: int, one: str, other: str) -> bool:
     """Let two names of a folder change files, in one step; False where the system cannot."""
-    call = _renameat2()
+    call = _function("renameat2")
     if call is None:
         return False
     if call(folder, os.fsencode(one), folder, os.fsencode(other), _EXCHANGE) == 0:
