@@ -383,8 +383,10 @@ class Migration:
 
     def _watched(self, before: Sequence[KeyWatch] = ()) -> list[KeyWatch]:
         """The state of every key to leave: before a census, and with what was found then, after it."""
-        ask = self._watch or (lambda uri: None)
-        found = {str(uri): ask(uri) for uri in sorted(self._keys.old_uris, key=str)}
+        found = {
+            str(uri): None if self._watch is None else self._watch(uri)
+            for uri in sorted(self._keys.old_uris, key=str)
+        }
         if not before:
             return [KeyWatch(key, state, None) for key, state in found.items()]
         return [KeyWatch(watch.key, watch.before, found[watch.key]) for watch in before]

@@ -193,8 +193,8 @@ def schema() -> dict[str, object]:
     return msgspec.json.schema(Report)
 
 
-def write_report(report: Report, path: str | os.PathLike[str]) -> None:
-    """The report as a file: all of it or the old one.
+def write_file(data: bytes, path: str | os.PathLike[str]) -> None:
+    """A report, its seal or its page as a file: all of it or the old one.
 
     Raises:
         OSError: it cannot be written.
@@ -203,7 +203,7 @@ def write_report(report: Report, path: str | os.PathLike[str]) -> None:
     handle, temporary = tempfile.mkstemp(prefix=".anykms-", suffix=".tmp", dir=os.path.dirname(target))
     try:
         with open(handle, "wb") as file:
-            file.write(report.to_json())
+            file.write(data)
             file.flush()
             os.fchmod(file.fileno(), 0o644)
             os.fsync(file.fileno())
