@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import click
 
 from anykms.cli import files
-from anykms.cli.anchoring import read_root
+from anykms.cli.anchoring import read_root, sealing_keys
 from anykms.cli.failures import usage
 from anykms.errors import InvalidArgumentError, KMSError, SealError, UnsupportedOperationError
 
 if TYPE_CHECKING:
+    from anykms.cli.connecting import Stores
     from anykms.client import Key, KMSClient
     from anykms.keys import KeyInfo
     from anykms.migration.checkpoint import Checkpoint
@@ -114,6 +115,23 @@ def evidence_options(function: F) -> F:
     ):
         function = option(function)
     return function
+
+
+def evidence_signers(opened: Stores, names: Sequence[str], audience: str, root_file: str | None) -> list[Key]:
+    """The keys that seal the evidence, once they have shown that they can, and that the root will trust them."""
+    from anykms.migration.attestation import EVIDENCE, check_signers
+
+    signers = sealing_keys(opened, names)
+    if root_file is not None:
+        root = read_root(root_file)
+        root.check_signers(signers)
+        if root.audience != audience:
+            raise usage(
+                f"the root is for the audience {root.audience!a}, the seal for {audience!a}",
+                "give the root's --audience",
+            )
+    check_signers(EVIDENCE, signers, audience=audience)
+    return signers
 
 
 def read_censuses(reports: Sequence[str], root_file: str | None) -> list[Census]:

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 import click
 
 from anykms.cli import files
-from anykms.cli.anchoring import sealing_keys
 from anykms.cli.connecting import Stores
 from anykms.cli.destruction import (
     Guard,
@@ -19,6 +18,7 @@ from anykms.cli.destruction import (
     checkpoints_about,
     demands_of,
     evidence_options,
+    evidence_signers,
     note,
     read_censuses,
     read_evidence,
@@ -259,7 +259,7 @@ def destroy(
     demands = demands_of(censuses, expected, max_age, not_messages, full_census)
     with Stores(stores) as opened:
         client, info = opened.find(name)
-        signers = sealing_keys(opened, sealers) if sealers else []
+        signers = evidence_signers(opened, sealers, audience, root_file) if sealers else []
         guard = Guard(
             client, info, censuses, demands, checkpoints_about(info, checkpoints) if reports else ()
         )

@@ -399,10 +399,13 @@ class _Seal:
 
     def find(self, opened: Stores) -> None:
         """All of the keys, or an error: a seal with too few would be noticed when it is needed."""
+        from anykms.migration.attestation import REPORT, check_signers
+
         if self.names:
             self.signers = sealing_keys(opened, self.names)
             if len(self.signers) != len(self.names):
                 raise usage("a key of --seal-with cannot be used", "the warning above says which and why")
+            check_signers(REPORT, self.signers, audience=self.audience)
 
     def write(self, path: str, data: bytes) -> None:
         """The seal beside the report."""

@@ -81,6 +81,15 @@ def seal_file(
     return seal(FileDigest.of(data), signers=signers, generation=1, audience=audience, kind=kind, clock=clock)
 
 
+def check_signers(kind: PayloadType[FileDigest], signers: Sequence[Key], *, audience: str = "") -> None:
+    """Seal an empty file, so that keys that cannot seal are noticed before the work, not after it.
+
+    Raises:
+        InvalidArgumentError, KeyUsageError, KMSError: as ``seal_file``.
+    """
+    seal_file(b"", kind, signers, audience=audience)
+
+
 def check_seal(data: bytes, sealed: bytes, kind: PayloadType[FileDigest], root: TrustRoot) -> tuple[str, ...]:
     """The ids of the root's keys that sealed a file with exactly this content.
 

@@ -18,6 +18,7 @@ if (form !== null) {
     document.getElementById("nothing").hidden = shown !== 0;
   };
   form.addEventListener("input", filter);
+  form.addEventListener("change", filter);
   form.addEventListener("submit", (event) => event.preventDefault());
   form.addEventListener("reset", () => setTimeout(filter));
   document.addEventListener("keydown", (event) => {
