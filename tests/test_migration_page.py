@@ -234,7 +234,7 @@ def test_nothing_of_the_data_runs(browser: webdriver.Chrome, pages: dict[str, st
     assert [entry["message"] for entry in browser.get_log("browser")] == []  # type: ignore[no-untyped-call] # untyped there
     assert browser.find_elements(By.TAG_NAME, "img") == []
     assert "</script><script>" in _rows(browser)[0].text
-    assert "It is not shown" in browser.find_element(By.ID, "verdict").text
+    assert "A run would move 1,000 entries" in browser.find_element(By.ID, "verdict").text
 
 
 def test_the_waiting_entries_are_filtered_by_keyboard(

@@ -327,9 +327,9 @@ class _Judgement:
         claimed = [c for c in report.claims if c.kind == Kind.MESSAGE and any(_is(k, key) for k in c.keys)]
         entries = max(sum(use.entries for use in named), sum(claim.entries for claim in claimed))
         if named or claimed:
-            yield Doubt.NAMED, f"{entries} messages name the key: migrate them"
+            yield Doubt.NAMED, f"{entries} messages name {key}: migrate them"
         elif report.counts.with_old_key and len(report.old_keys) == 1:
-            yield Doubt.NAMED, f"{report.counts.with_old_key} messages name the key: migrate them"
+            yield Doubt.NAMED, f"{report.counts.with_old_key} messages name {key}: migrate them"
         if any(report.left_out.get(name, 1) for name in ("keys", "claims")):
             yield (
                 Doubt.NOT_LISTED,
@@ -339,10 +339,10 @@ class _Judgement:
 
     def _of_entries(self) -> Iterator[tuple[Doubt, str]]:
         counts = self._report.counts
-        for number, what in ((counts.reported, "reported"), (counts.failed, "failed")):
+        for number, what in ((counts.reported, "were reported"), (counts.failed, "failed")):
             if number:
                 reasons = ", ".join(f"{reason}: {entries}" for reason, entries in sorted(number.items()))
-                yield Doubt.WAITING, f"entries were {what} ({reasons}), and any could need the key"
+                yield Doubt.WAITING, f"entries {what} ({reasons}), and any could need the key"
         if self._report.waiting and not (counts.reported or counts.failed):
             yield Doubt.WAITING, "entries wait for a decision, and any could need the key"
         foreign = sum(claim.entries for claim in self._report.claims if claim.kind == Kind.FOREIGN)
@@ -352,7 +352,8 @@ class _Judgement:
         if unopened:
             yield (
                 Doubt.NOT_OPENED,
-                f"messages of {len(unopened)} keys were not opened, so that it is not proven whom they are for",
+                f"not all messages of {len(unopened)} of the keys were opened, so that it is not proven which keys "
+                "they are for",
             )
 
     def _of_time(self) -> Iterator[tuple[Doubt, str]]:

@@ -41,6 +41,12 @@ def verdict(report: Report) -> tuple[bool, str, list[str]]:
         missing = [objection.text for objection in shortfalls(report)]
         if not missing:
             return True, "Nothing needs the old keys.", []
+        if report.command == "plan" and report.counts.todo:
+            return (
+                False,
+                f"A run would move {report.counts.todo:,} entries; the old keys are still needed.",
+                missing,
+            )
         return False, "It is not shown that nothing needs the old keys.", missing
     counts = report.counts
     if report.command == "rollback":
@@ -155,14 +161,17 @@ def _facts(report: Report) -> str:
 def _counts(report: Report) -> str:
     counts = report.counts
     found: list[tuple[str, int]] = [
-        (word, number)
+        ("opened" if (report.command, name) == ("verify", "already") else word, number)
         for name, word in _COUNTS
         if (number := int(getattr(counts, name))) or name in ("walked", "messages")
     ]
     found += [(f"reported: {reason}", number) for reason, number in counts.reported.items()]
     found += [(f"failed: {reason}", number) for reason, number in counts.failed.items()]
     whole = max(counts.walked, 1)
-    rows = [(_text(word), f"{number:,}", _bar(number, whole)) for word, number in found]
+    others = ("gone meanwhile", "written by others meanwhile")  # no parts of what was walked
+    rows = [
+        (_text(word), f"{number:,}", "" if word in others else _bar(number, whole)) for word, number in found
+    ]
     return _section("counts", "Entries", _table(("", "entries", "of all that was walked"), rows))
 
 
@@ -240,7 +249,7 @@ def _claims(report: Report) -> str:
     ]
     table = _table(("what", "keys", "context to give", "entries", "bytes"), rows)
     left = len(claims[_ROWS:]) + report.left_out.get("claims", 0)
-    body = f"<details><summary>{len(claims):,} kinds</summary>{table}{_left(left, 'kinds')}</details>"
+    body = f"<details><summary>Show {len(claims):,}</summary>{table}{_left(left, 'kinds')}</details>"
     return _section("claims", "What entries claim to be", body)
 
 
