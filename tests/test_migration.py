@@ -25,8 +25,9 @@ from anykms.envelope.message import head_size
 from anykms.errors import InvalidArgumentError, KeyDisabledError, KeyNotAllowedError, UnavailableError
 from anykms.migration.census import Mode
 from anykms.migration.checkpoint import Shard, bucket_of
-from anykms.migration.engine import Migration, Progress
+from anykms.migration.engine import Migration
 from anykms.migration.files import FileTarget
+from anykms.migration.progress import Progress
 from anykms.migration.reports import Report, schema
 from anykms.migration.steps import Bindings, HeldKeys, NamedKeys
 from anykms_emulators.aws import AWSEmulator
@@ -56,9 +57,8 @@ class World:
         self.plain[name] = plain if plain is not None else f"plain {name!a}".encode() * 3
         path = self.folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        data = self.ring(*(keys or ("old",))).encrypt(
-            self.plain[name], **{"context": CONTEXT, "aad": os.fsencode(name), **binding}
-        )
+        given: dict[str, Any] = {"context": CONTEXT, "aad": os.fsencode(name), **binding}
+        data = self.ring(*(keys or ("old",))).encrypt(self.plain[name], **given)
         temporary = path.with_name(f"{path.name}.part")
         temporary.write_bytes(data)
         temporary.rename(path)
@@ -176,7 +176,7 @@ def hooks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         "def user_of(target, entry_id):\n    return {'user': entry_id.rpartition('/')[2]}\n"
         "def broken(target, entry_id):\n    raise KeyError(entry_id)\n"
     )
-    monkeypatch.syspath_prepend(str(folder))
+    monkeypatch.setattr("sys.path", [str(folder), *sys.path])
 
 
 def test_a_single_file_is_a_target(world: World) -> None:
