@@ -722,6 +722,7 @@ def test_without_a_census_it_says_what_it_does_not_know(shop: World) -> None:
         (("--census", "missing.json"), ExitCode.FILE),
         (("--census", "messages/0"), ExitCode.USAGE),
         (("--evidence", "keys.db"), ExitCode.FILE),
+        (("--evidence", "-"), ExitCode.USAGE),
         (("--evidence", "missing/gone.json"), ExitCode.FILE),
         (("--evidence", "gone.json", "--seal-with", "nobody"), ExitCode.NOT_FOUND),
         (("--evidence", "gone.json", "--seal-with", "new"), ExitCode.UNSUPPORTED),
@@ -766,7 +767,7 @@ def test_foreign_ciphertext_is_found_where_it_is_asked_for(shop: World) -> None:
     Path("fernet.key").write_bytes(secret)
     Path("fernet.key").chmod(0o600)
     (shop.folder / "token").write_bytes(Fernet(secret).encrypt(b"plain"))
-    result = command(*PROVE, "--format", "fernet", "--reader-option", "keys=fernet.key", "messages")
+    result = command(*PROVE, "--format", "fernet", "--reader-option", "key-file=fernet.key", "messages")
     assert result.exit_code == ExitCode.LEFT, result.output
     refused = command(*DESTROY)
     assert refused.exit_code == ExitCode.REFUSED

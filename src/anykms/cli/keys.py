@@ -252,6 +252,8 @@ def destroy(
         raise usage("this is asked of a census, and none is given", "give --census REPORT")
     if sealers and evidence_file is None:
         raise usage("--seal-with seals the evidence, and none is written", "give --evidence FILE")
+    if evidence_file == files.STANDARD:
+        raise usage("evidence is kept in a file", "give --evidence FILE")
     if evidence_file is not None:
         for path in (evidence_file, *([f"{evidence_file}.seal"] if sealers else [])):
             files.check_output(path, force)

@@ -334,16 +334,6 @@ def run(report: str | None, page: str | None, as_json: bool, **given: Any) -> No
 @_bindings
 @_foreign
 @click.option("--shard", metavar="I/N", help="Only this part of the entries; its report is no whole proof.")
-@click.option(
-    "--format",
-    "formats",
-    metavar="NAME",
-    multiple=True,
-    help="Find entries of this foreign format too, which is still to be re-encrypted; auto: of every installed one.",
-)
-@click.option(
-    "--reader-option", "reader_options", metavar="NAME=VALUE", multiple=True, help="For its reader."
-)
 @_speed
 @_sealed
 @_told
@@ -359,7 +349,7 @@ def verify(full: bool, report: str | None, page: str | None, as_json: bool, **gi
       anykms migrate verify --to orders-eu --full --aad-from myapp.contexts:aad_of --report proof.json s3://archive
       anykms migrate verify --to orders-eu --from orders --report proof.json --seal-with admin --page proof.html /srv
     """
-    given |= {"checkpoint": os.devnull, "no_context": bool(given["formats"])}
+    given |= {"checkpoint": os.devnull}
     seal = _Seal.of(given, report)
     with _migration(given, tidy=False, proving=True, seal=seal) as migration:
         _finish(migration.verify(full=full), report, page, as_json, seal)

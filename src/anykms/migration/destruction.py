@@ -201,7 +201,7 @@ def examine(
         text = f"the key is for {info.purpose}; a census of messages says nothing about its use"
         found.append(Objection(Doubt.PURPOSE, text))
     if state is not KeyState.DISABLED:
-        text = f"the key is {state}: disable it, and take the census after that"
+        text = f"the key is {state}, not DISABLED: disable it, and take the census after that"
         found.append(Objection(Doubt.ENABLED, text))
     if unfinished:
         text = f"{unfinished} exchanges of the migration were interrupted: let 'migrate run' go to its end"
@@ -360,7 +360,8 @@ class _Judgement:
         report = self._report
         watched = next((watch for watch in report.watched if _is(watch.key, self._key)), None)
         if watched is None or {watched.before, watched.after} != {KeyState.DISABLED.value}:
-            states = "nobody looked" if watched is None else f"{watched.before}, then {watched.after}"
+            looked = (None, None) if watched is None else (watched.before, watched.after)
+            states = ", then ".join(state or "not asked" for state in looked)
             yield (
                 Doubt.NOT_DISABLED,
                 f"the key was not DISABLED before and after its walk ({states}), so that something may have been "
