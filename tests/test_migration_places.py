@@ -22,6 +22,7 @@ from anykms.errors import InvalidArgumentError
 from anykms.migration.checkpoint import Checkpoint
 from anykms.migration.engine import Migration
 from anykms.migration.files import FileTarget
+from anykms.migration.rates import Call, Pace, figures
 from anykms.migration.readers import find_reader
 from anykms.migration.steps import Bindings, HeldKeys
 
@@ -253,3 +254,85 @@ def test_a_migration_needs_places_and_keys(keys: Keys, tmp_path: Path) -> None:
         Migration([FileTarget(tmp_path)], held, rates={"local": 0}, checkpoint=tmp_path.parent / "m.db")
     with pytest.raises(InvalidArgumentError, match="threads"):
         Migration([FileTarget(tmp_path)], held, concurrency=0, checkpoint=tmp_path.parent / "m.db")
+
+
+# Pace
+
+
+class Clock:
+    """Seconds that pass when they are told to."""
+
+    now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def taken(pace: Pace, clock: Clock, call: Call, seconds: float) -> int:
+    """Calls that are let through in some seconds, asked for one by one."""
+    end, number = clock.now + seconds, 0
+    while clock.now < end:
+        wait = pace.take({call: 1})
+        if wait:
+            clock.now += wait
+        else:
+            number += 1
+    return number
+
+
+def test_a_quota_is_shared_by_kinds_of_calls_and_by_shards() -> None:
+    wrap, sign = Call("azurekms", "wrap", "RSA-3072"), Call("azurekms", "sign", "EC")
+    for share in (1.0, 0.25):
+        clock = Clock()
+        assert taken(Pace(share=share, clock=clock), clock, wrap, 100) == pytest.approx(
+            10_000 * share, rel=0.02
+        )
+        assert taken(Pace(share=share, clock=clock), clock, sign, 100) == pytest.approx(
+            40_000 * share, rel=0.02
+        )
+    clock = Clock()
+    pace = Pace(clock=clock)
+    number = 0
+    while clock.now < 1100:
+        wait = pace.take({wrap: 1, sign: 1})
+        clock.now += wait
+        number += not wait
+    assert number == pytest.approx(100 / (1 / 100 + 1 / 400), rel=0.02)
+    clock = Clock()
+    assert taken(Pace({"azurekms": 7}, clock=clock), clock, wrap, 100) == pytest.approx(700, rel=0.02)
+
+
+@pytest.mark.parametrize("call", [Call("awskms", "unwrap", "A256GCM"), Call("local", "unwrap", "A256GCM")])
+def test_a_provider_that_throttles_is_asked_more_slowly_and_then_faster_again(call: Call) -> None:
+    clock = Clock()
+    pace = Pace({"awskms": 100}, clock=clock)
+    for _ in range(50):
+        pace.take({call: 10})
+        clock.now += 0.1
+    pace.throttled(call.provider)
+    assert pace.slowed() == {call.provider: 0.5}
+    pace.throttled(call.provider)
+    assert pace.slowed() == {call.provider: 0.5}  # one storm
+    assert taken(pace, clock, call, 5) < 450  # not 600: five seconds and one of burst
+    clock.now += 60
+    pace.take({call: 1})
+    assert pace.slowed() == {}
+
+
+def test_a_provider_is_not_asked_before_it_wants() -> None:
+    clock = Clock()
+    call = Call("awskms", "unwrap", "A256GCM")
+    pace = Pace(clock=clock)
+    pace.throttled("awskms", wait=7)
+    assert pace.take({call: 1}) == 7
+    clock.now += 7
+    assert pace.take({call: 1}) == 0
+    assert pace.calls == {call: 1}
+
+
+def test_every_figure_has_its_source() -> None:
+    for name, known in figures().items():
+        assert known.quota_source.startswith("https://"), name
+        assert known.price_source.startswith("https://"), name
+        assert known.quota_seen or known.quota_note.startswith("unverified")
+        assert known.per_second.keys() == known.price_per_10000.keys()

@@ -539,14 +539,15 @@ class Migration:
 
     def _verifying(self, job: Job, entries: list[Entry], full: bool, proof: Proof) -> Task:
         held = self._keys.open()
-        calls = Counter[Call]()
-        for uri in held.new_uris:
-            for call in unwrap_calls(held.keys[uri].info):
-                calls[call] += len(entries)
+        each = Counter(call for uri in held.new_uris for call in unwrap_calls(held.keys[uri].info))
+        calls = {call: number * len(entries) for call, number in each.items()}
 
         def judged(verdicts: list[Verdict | None]) -> Iterable[Task]:
             later: list[Entry] = []
             obstacles: list[Outcome] = []
+            # What is no message took no calls, though that could not be known before.
+            idle = sum(verdict is None or verdict.claim.kind is not Kind.MESSAGE for verdict in verdicts)
+            self._pump.pace.calls.subtract({call: idle * number for call, number in each.items()})
             for entry, verdict in zip(entries, verdicts, strict=True):
                 if verdict is not None and verdict.error is not None:
                     later.append(entry)

@@ -335,9 +335,11 @@ class _Successor:
 
     def take_place(self) -> bool:
         """Give the new file the old one's name, unless the old one is not what it was."""
-        if not self._untouched() or not _is_file(self.name, self.folder, self.before):
+        # Asked before too: a file that is not moved away need not be brought back.
+        if not (_unwritten(self.old) and self._untouched() and _is_file(self.name, self.folder, self.before)):
             return False
-        ours = os.fstat(self.new).st_ino
+        made = os.fstat(self.new)
+        ours = made.st_ino
         # Whoever finds the name after a crash can tell by it which file is which.
         marked = f".anykms-{ours}-{self.before.st_ino}-{self.before.st_mtime_ns}.swap"
         os.rename(self.temporary, marked, src_dir_fd=self.folder, dst_dir_fd=self.folder)
@@ -354,6 +356,9 @@ class _Successor:
             self.discard()
             return True
         _put_back(self.folder, marked, self.name, ours)
+        if _version(os.fstat(self.new)) != _version(made) and _inode(marked, self.folder) == ours:
+            # While it stood there someone wrote into it, and that is the last word.
+            _put_back(self.folder, marked, self.name, self.before.st_ino)
         return False
 
     def _untouched(self) -> bool:
@@ -417,7 +422,7 @@ def _inode(name: str, folder: int) -> int | None:
 
 
 def _unwritten(descriptor: int) -> bool:
-    """Whether no process has the file open for writing, as far as the kernel tells; it has no name any more."""
+    """Whether no process has the file open for writing, as far as the kernel tells; for an instant nobody can."""
     if not hasattr(fcntl, "F_SETLEASE"):
         return True
     try:
