@@ -67,6 +67,14 @@ def trusted(root_file: str, ledger_file: str | None) -> Generator[TrustRoot]:
         yield TrustRoot.from_json(text, ledger=ledger)
 
 
+def read_root(path: str) -> TrustRoot:
+    """The root of a file, without a ledger: for seals of files, which have no generations."""
+    from anykms.trust import TrustRoot
+
+    with Path(path).open("rb") as file:
+        return TrustRoot.from_json(file.read(_LONGEST_ROOT + 1))
+
+
 def read_document(source: str) -> bytes:
     """What a file holds; of a longer one than any document, so much that it is refused."""
     with files.opened(source) as (file, _):

@@ -194,7 +194,7 @@ def explain(error: Exception) -> Failure:
             where = shown(os.fsdecode(error.filename)) + ": " if error.filename else ""
             what = error.strerror or type(error).__name__
             hint = _FILES.get(error.errno, "check the file and its file system")
-            return Failure(ExitCode.FILE, type(error).__name__, where + shown(what), hint)
+            return Failure(ExitCode.FILE, type(error).__name__, where + shown(what), hint, notes=notes)
         case MemoryError():
             return Failure(
                 ExitCode.FAILED,

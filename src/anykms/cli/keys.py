@@ -11,9 +11,22 @@ import click
 
 from anykms.cli import files
 from anykms.cli.connecting import Stores
+from anykms.cli.destruction import (
+    Guard,
+    census_options,
+    census_root_option,
+    checkpoints_about,
+    demands_of,
+    evidence_options,
+    evidence_signers,
+    note,
+    read_censuses,
+    read_evidence,
+    reports_of,
+)
 from anykms.cli.failures import ExitCode, usage
 from anykms.cli.options import force_option, json_option, output_option, read_pairs, stores_option
-from anykms.cli.terminal import on_terminal, print_json, print_table, shown
+from anykms.cli.terminal import on_terminal, print_json, print_table, shown, warn
 
 if TYPE_CHECKING:
     from anykms.client import KMSClient
@@ -199,28 +212,183 @@ def enable(name: str, stores: Sequence[str], as_json: bool) -> None:
 @keys.command()
 @_name_argument
 @click.option("--yes", is_flag=True, help="Do not ask.")
+@census_options
+@evidence_options
 @stores_option
+@force_option
 @json_option
-def destroy(name: str, yes: bool, stores: Sequence[str], as_json: bool) -> None:
+def destroy(
+    name: str,
+    yes: bool,
+    reports: Sequence[str],
+    root_file: str | None,
+    expected: Sequence[str],
+    max_age: float,
+    not_messages: int,
+    full_census: bool,
+    checkpoints: Sequence[str],
+    evidence_file: str | None,
+    sealers: Sequence[str],
+    audience: str,
+    by: str | None,
+    stores: Sequence[str],
+    force: bool,
+    as_json: bool,
+) -> None:
     """Schedule the destruction of a key: after its window, nothing encrypted under it alone can ever be read.
 
     Asks for the key's name once more. Until the window has passed, 'anykms keys cancel-destroy' takes it back.
+
+    With --census it is refused (exit code 3) unless the reports show that no message needs the key: disable the key,
+    take the census, then destroy it. See docs/destruction.md.
 
     \b
     Examples:
       anykms keys destroy orders
       anykms keys destroy orders --yes --json
+      anykms keys destroy orders --census proof.json --expect-target s3://archive --evidence orders.destroyed.json
     """
+    if not reports and (expected or checkpoints or not_messages or full_census):
+        raise usage("this is asked of a census, and none is given", "give --census REPORT")
+    if sealers and evidence_file is None:
+        raise usage("--seal-with seals the evidence, and none is written", "give --evidence FILE")
+    if evidence_file == files.STANDARD:
+        raise usage("evidence is kept in a file", "give --evidence FILE")
+    if evidence_file is not None:
+        for path in (evidence_file, *([f"{evidence_file}.seal"] if sealers else [])):
+            files.check_output(path, force)
+    censuses = read_censuses(reports, root_file)
+    demands = demands_of(censuses, expected, max_age, not_messages, full_census)
     with Stores(stores) as opened:
         client, info = opened.find(name)
+        signers = evidence_signers(opened, sealers, audience, root_file) if sealers else []
+        guard = Guard(
+            client, info, censuses, demands, checkpoints_about(info, checkpoints) if reports else ()
+        )
+        state, written = guard.check()
+        if not censuses:
+            warn("no --census was given: whether anything still needs the key is not known")
+        elif root_file is None:
+            warn(
+                "no --root was given: the reports are taken at their word, and whoever can edit them decides"
+            )
         if not yes:
             _confirm(info)
+            # It may have taken long to answer.
+            state, written = guard.check()
         when = client.schedule_destruction(info)
+        if evidence_file is not None:
+            note(
+                guard,
+                evidence_file,
+                when,
+                state=state,
+                written=written,
+                by=by,
+                signers=signers,
+                audience=audience,
+                force=force,
+            )
         status = client.describe_key(info)
     if as_json:
-        print_json({"uri": str(info.uri), "status": _status(status)})
+        print_json(
+            {
+                "uri": str(info.uri),
+                "status": _status(status),
+                "censuses": [census.digest.sha256 for census in censuses],
+                "evidence": evidence_file,
+            }
+        )
+        return
+    for census in censuses:
+        report = census.report
+        click.echo(
+            f"{shown(census.file)}: {report.counts.messages:,} messages opened without it ({report.verified}) in "
+            + shown(", ".join(report.targets))
+        )
+    click.echo(f"Will be destroyed at {_moment(when)}: {shown(str(info.uri))}")
+
+
+@keys.command()
+@click.argument("file", metavar="FILE")
+@click.option(
+    "--census",
+    "reports",
+    metavar="REPORT",
+    multiple=True,
+    help="Reports of the evidence. Default: those that lie beside FILE.",
+)
+@census_root_option
+@click.option("--final", is_flag=True, help="Fail (exit code 5) until the key is destroyed.")
+@stores_option
+@json_option
+def evidence(
+    file: str,
+    reports: Sequence[str],
+    root_file: str | None,
+    final: bool,
+    stores: Sequence[str],
+    as_json: bool,
+) -> None:
+    """Check the evidence of a destruction: against its reports, and against what the key's provider says now.
+
+    The reports are judged again, as on the day of the destruction. Exit code 3: evidence or reports are not those of
+    that day. Exit code 5: the key was taken back, waits for another date, or has gone before its date.
+
+    \b
+    Examples:
+      anykms keys evidence orders.destroyed.json
+      anykms keys evidence orders.destroyed.json --census proof.json --root root.json --final
+    """
+    from anykms.migration.destruction import Verdict, follow_up, judge_again, refusal
+
+    found = read_evidence(file, root_file)
+    reports = reports or reports_of(found, file)
+    if reports and (objections := judge_again(found, read_censuses(reports, root_file))):
+        raise refusal(found.key_info, objections)
+    with Stores(stores) as opened:
+        fitting = [client for client in opened.clients if client.provider == found.key_info.provider]
+        if len(fitting) != 1:
+            raise usage(
+                f"the key is of {shown(found.key_info.provider)}, and {len(fitting)} such keystores are named",
+                "name the one with --store",
+            )
+        finding = follow_up(found, fitting[0])
+    date = found.destroy_at if finding.destroy_at is None else _moment(finding.destroy_at)
+    told = {
+        Verdict.SCHEDULED: f"scheduled until {date}",
+        Verdict.DESTROYED: f"destroyed; its date was {date}",
+        Verdict.TAKEN_BACK: f"taken back: it is {finding.state}",
+        Verdict.RESCHEDULED: f"scheduled anew until {date}, so that it was taken back meanwhile",
+        Verdict.GONE_EARLY: f"gone before its date, {date}: purged by someone, or the wrong account was asked",
+    }[finding.verdict]
+    if as_json:
+        print_json(
+            {
+                "uri": found.key,
+                "verdict": str(finding.verdict),
+                "state": str(finding.state),
+                "destroy_at": date,
+                "scheduled": found.scheduled,
+                "by": found.by,
+                "sealed": root_file is not None,
+                "reports": "judged" if reports else "not at hand" if found.censuses else "none",
+                "limits": found.limits,
+            }
+        )
     else:
-        click.echo(f"Will be destroyed at {_moment(when)}: {shown(str(info.uri))}")
+        click.echo(f"{shown(found.key)}: {told}")
+        click.echo(f"asked for at {shown(found.scheduled)} by {shown(found.by)}")
+        if reports:
+            click.echo(f"{len(reports)} reports judged again: nothing needed it, as far as they saw")
+        elif found.censuses:
+            names = ", ".join(census.file for census in found.censuses)
+            click.echo(f"reports not at hand, and not judged: {shown(names)}")
+        else:
+            click.echo("no census was asked for: nothing is known of what needed it")
+    pending = finding.verdict is Verdict.SCHEDULED
+    if (pending and final) or finding.verdict not in (Verdict.SCHEDULED, Verdict.DESTROYED):
+        raise click.exceptions.Exit(ExitCode.STATE)
 
 
 @keys.command("cancel-destroy")

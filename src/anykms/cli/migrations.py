@@ -7,18 +7,21 @@ import signal
 import sys
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
+from anykms.cli.anchoring import sealing_keys
 from anykms.cli.connecting import Stores
 from anykms.cli.failures import ExitCode, usage
 from anykms.cli.options import json_option, read_aad, read_pairs, stores_option
 from anykms.cli.terminal import print_json, print_table, shown
-from anykms.errors import InvalidArgumentError, KeyNotFoundError
+from anykms.errors import InvalidArgumentError, KeyNotFoundError, KMSError
 
 if TYPE_CHECKING:
+    from anykms.client import Key
     from anykms.keys import KeyURI
     from anykms.migration.engine import Migration
     from anykms.migration.progress import Progress
@@ -244,8 +247,19 @@ _speed = _options(
         help="Without any progress, because a provider cannot be used, before it stops.",
     ),
 )
+_sealed = _options(
+    click.option(
+        "--seal-with",
+        "sealers",
+        metavar="NAME",
+        multiple=True,
+        help="SIGN_VERIFY or MAC key that seals the --report, in FILE.seal: see 'keys destroy'. May be repeated.",
+    ),
+    click.option("--audience", metavar="TEXT", default="", help="Of the seal, as in the trust root."),
+)
 _told = _options(
     click.option("--report", metavar="FILE", help="Write the report there too, as JSON."),
+    click.option("--page", metavar="FILE", help="Write it there as one HTML page, to look at or to print."),
     json_option,
 )
 
@@ -261,8 +275,9 @@ _told = _options(
 @_foreign
 @_work
 @_speed
+@_sealed
 @_told
-def plan(prove: bool, report: str | None, as_json: bool, **given: Any) -> None:
+def plan(prove: bool, report: str | None, page: str | None, as_json: bool, **given: Any) -> None:
     """Take the census of the targets: which keys are in use, how many calls, hours and dollars a run takes.
 
     Nothing is changed. The checkpoint remembers what was found, so that 'run' can begin at once.
@@ -274,8 +289,9 @@ def plan(prove: bool, report: str | None, as_json: bool, **given: Any) -> None:
       anykms migrate plan --from orders --to orders-eu --rate awskms=500 \\
           --sql postgresql:///shop --table cards --id id --column number
     """
-    with _migration(given, tidy=False) as migration:
-        _finish(migration.plan(prove_claims=prove), report, as_json)
+    seal = _Seal.of(given, report)
+    with _migration(given, tidy=False, seal=seal) as migration:
+        _finish(migration.plan(prove_claims=prove), report, page, as_json, seal)
 
 
 @migrate.command()
@@ -289,7 +305,7 @@ def plan(prove: bool, report: str | None, as_json: bool, **given: Any) -> None:
 @_work
 @_speed
 @_told
-def run(report: str | None, as_json: bool, **given: Any) -> None:
+def run(report: str | None, page: str | None, as_json: bool, **given: Any) -> None:
     """Give every message its new recipients, until a walk over the targets finds nothing more to do.
 
     Old headers are kept in the checkpoint before anything is written. After a crash, a full disk or Ctrl-C the same
@@ -305,7 +321,7 @@ def run(report: str | None, as_json: bool, **given: Any) -> None:
       anykms migrate run --format fernet --reader-option key-file=old.keys --to orders --no-context /srv/tokens
     """
     with _migration(given, tidy=True) as migration:
-        _finish(migration.run(), report, as_json)
+        _finish(migration.run(), report, page, as_json)
 
 
 @migrate.command()
@@ -319,8 +335,9 @@ def run(report: str | None, as_json: bool, **given: Any) -> None:
 @_foreign
 @click.option("--shard", metavar="I/N", help="Only this part of the entries; its report is no whole proof.")
 @_speed
+@_sealed
 @_told
-def verify(full: bool, report: str | None, as_json: bool, **given: Any) -> None:
+def verify(full: bool, report: str | None, page: str | None, as_json: bool, **given: Any) -> None:
     """Prove that every message opens through each --to key alone, and that none names a --from key.
 
     It walks the targets afresh and uses nothing that a run has remembered. The --from keys are not used: name them by
@@ -330,17 +347,21 @@ def verify(full: bool, report: str | None, as_json: bool, **given: Any) -> None:
     Examples:
       anykms migrate verify --to orders-eu --from local://k2j5x/orders /srv/archive
       anykms migrate verify --to orders-eu --full --aad-from myapp.contexts:aad_of --report proof.json s3://archive
+      anykms migrate verify --to orders-eu --from orders --report proof.json --seal-with admin --page proof.html /srv
     """
     given |= {"checkpoint": os.devnull}
-    with _migration(given, tidy=False, proving=True) as migration:
-        _finish(migration.verify(full=full), report, as_json)
+    seal = _Seal.of(given, report)
+    with _migration(given, tidy=False, proving=True, seal=seal) as migration:
+        _finish(migration.verify(full=full), report, page, as_json, seal)
 
 
 @migrate.command()
 @_targets
 @_work
 @_told
-def rollback(report: str | None, as_json: bool, checkpoint: str, shard: str | None, **given: Any) -> None:
+def rollback(
+    report: str | None, page: str | None, as_json: bool, checkpoint: str, shard: str | None, **given: Any
+) -> None:
     """Put the old headers back, and foreign entries as they were, where nobody has written since.
 
     No key is used. What was written since stays as it is, and is reported.
@@ -370,14 +391,51 @@ def rollback(report: str | None, as_json: bool, checkpoint: str, shard: str | No
             on_progress=tell,
         )
         with _stoppable(migration):
-            _finish(migration.rollback(), report, as_json)
+            _finish(migration.rollback(), report, page, as_json)
 
 
 # From options to a migration
 
 
+@dataclass(slots=True)
+class _Seal:
+    """Who seals the report, found before a walk that may take hours."""
+
+    names: Sequence[str]
+    audience: str
+    signers: list[Key] = field(default_factory=list["Key"])
+
+    @classmethod
+    def of(cls, given: dict[str, Any], report: str | None) -> _Seal:
+        """From --seal-with and --audience."""
+        made = cls(given.pop("sealers"), given.pop("audience"))
+        if made.names and report is None:
+            raise usage("--seal-with seals the report, and none is written", "give --report FILE")
+        return made
+
+    def find(self, opened: Stores) -> None:
+        """All of the keys, or an error: a seal with too few would be noticed when it is needed."""
+        from anykms.migration.attestation import REPORT, check_signers
+
+        if self.names:
+            self.signers = sealing_keys(opened, self.names)
+            if len(self.signers) != len(self.names):
+                raise usage("a key of --seal-with cannot be used", "the warning above says which and why")
+            check_signers(REPORT, self.signers, audience=self.audience)
+
+    def write(self, path: str, data: bytes) -> None:
+        """The seal beside the report."""
+        from anykms.migration.attestation import REPORT, SUFFIX, seal_file
+        from anykms.migration.reports import write_file
+
+        if self.signers:
+            write_file(seal_file(data, REPORT, self.signers, audience=self.audience), path + SUFFIX)
+
+
 @contextmanager
-def _migration(given: dict[str, Any], *, tidy: bool, proving: bool = False) -> Generator[Migration]:
+def _migration(
+    given: dict[str, Any], *, tidy: bool, proving: bool = False, seal: _Seal | None = None
+) -> Generator[Migration]:
     from anykms.migration.census import Mode
     from anykms.migration.checkpoint import Shard
     from anykms.migration.engine import Migration
@@ -389,6 +447,8 @@ def _migration(given: dict[str, Any], *, tidy: bool, proving: bool = False) -> G
         opened = stack.enter_context(Stores(given["stores"], tolerant=proving))
         readers = _readers(given, stack, proving=proving)
         keys = _keys(opened, given["old"], given["new"], proving=proving, foreign=bool(readers))
+        if seal is not None:
+            seal.find(opened)
         tell = stack.enter_context(_telling())
         migration = Migration(
             targets,
@@ -401,6 +461,7 @@ def _migration(given: dict[str, Any], *, tidy: bool, proving: bool = False) -> G
             rates=_rates(given["rates"]),
             concurrency=given["concurrency"],
             patience=given["patience"],
+            watch=partial(_state, opened),
             on_progress=tell,
         )
         stack.enter_context(_stoppable(migration))
@@ -481,6 +542,15 @@ def _uri(opened: Stores, name: str) -> KeyURI:
             raise
 
 
+def _state(opened: Stores, uri: KeyURI) -> str | None:
+    """A key's state, as its provider tells it now."""
+    try:
+        client, info = opened.find(str(uri))
+        return str(client.describe_key(info).state)
+    except (KMSError, click.ClickException):
+        return None
+
+
 def _rates(pairs: Sequence[str]) -> dict[str, float]:
     try:
         return {name: float(value) for name, value in read_pairs(pairs, "--rate").items()}
@@ -558,14 +628,21 @@ def _rate(progress: Progress) -> str:
     return told + (f"; waiting: {shown(progress.obstacle)}" if progress.obstacle else "")
 
 
-def _finish(report: Report, path: str | None, as_json: bool) -> None:
+def _finish(
+    report: Report, path: str | None, page: str | None, as_json: bool, seal: _Seal | None = None
+) -> None:
     """Tell the report and end with its exit code."""
     import msgspec
 
-    from anykms.migration.reports import write_report
+    from anykms.migration.pages import html_page
+    from anykms.migration.reports import write_file
 
     if path is not None:
-        write_report(report, path)
+        write_file(data := report.to_json(), path)
+        if seal is not None:
+            seal.write(path, data)
+    if page is not None:
+        write_file(html_page(report).encode(), page)
     if as_json:
         print_json(msgspec.to_builtins(report))
     else:

@@ -47,6 +47,8 @@ CREATE TABLE IF NOT EXISTS entries (
     claim INTEGER NOT NULL, head BLOB NOT NULL, walk INTEGER NOT NULL, state INTEGER NOT NULL, reason TEXT,
     run INTEGER, proven INTEGER NOT NULL DEFAULT 0, UNIQUE (target, id));
 CREATE INDEX IF NOT EXISTS todo ON entries (n) WHERE state <= 1;
+CREATE TABLE IF NOT EXISTS writes (
+    one INTEGER PRIMARY KEY CHECK (one = 1), exchanged REAL NOT NULL, made REAL NOT NULL);
 CREATE TABLE IF NOT EXISTS headers (n INTEGER PRIMARY KEY, old BLOB NOT NULL, new BLOB NOT NULL);
 """
 
@@ -142,6 +144,23 @@ class Row:
     old: bytes
     new: bytes
     tries: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Writes:
+    """The last writes that a checkpoint knows of, seconds since 1970; 0: none.
+
+    Attributes:
+        exchanged: when a header or a foreign entry was last put in place, forth or back.
+        made: when the newest message that was opened and named a key to leave was made, and at the latest seen.
+        rolled_back: when a rollback last began; it gives messages back to the old keys.
+        unfinished: entries whose exchange was begun, and whose end is not known.
+    """
+
+    exchanged: float = 0.0
+    made: float = 0.0
+    rolled_back: float = 0.0
+    unfinished: int = 0
 
 
 class Facts(msgspec.Struct, frozen=True):
@@ -441,7 +460,24 @@ class Checkpoint:
         """Entries whose header was opened."""
         database.executemany("UPDATE entries SET proven = 1 WHERE n = ?", [(n,) for n in numbers])
 
+    def note_write(self, database: sqlite3.Connection, *, exchanged: float = 0.0, made: float = 0.0) -> None:
+        """Remember a write, if it is later than those before."""
+        database.execute(
+            "INSERT INTO writes VALUES (1, ?, ?) ON CONFLICT DO UPDATE SET"
+            " exchanged = max(exchanged, excluded.exchanged), made = max(made, excluded.made)",
+            (exchanged, made),
+        )
+
     # Counts
+
+    def last_writes(self) -> Writes:
+        """What is known of writes, of all shards."""
+        with self._mapped():
+            row = self._database.execute("SELECT exchanged, made FROM writes").fetchone() or (0.0, 0.0)
+            (back,) = self._database.execute(
+                "SELECT coalesce(max(started), 0) FROM runs WHERE command = 'rollback'"
+            ).fetchone()
+        return Writes(float(row[0]), float(row[1]), float(back), self.count(Shard(), (State.PREPARED,)))
 
     def by_state(self, shard: Shard, walk: int) -> Iterator[tuple[State, str | None, int, int]]:
         """State, reason, entries and bytes of what the walk saw."""

@@ -21,6 +21,7 @@ from anykms.errors import (
     ConflictError,
     InvalidArgumentError,
 )
+from anykms.keys import KeyURI
 from anykms.migration.census import Claim, Kind, Mode, Reason, decide
 from anykms.migration.checkpoint import Checkpoint, Facts, Found, Row, Shard, State, bucket_of
 from anykms.migration.executors import Executor, ThreadExecutor
@@ -46,6 +47,7 @@ from anykms.migration.reports import (
     Command,
     Counts,
     Estimate,
+    KeyWatch,
     Report,
     moment,
 )
@@ -93,6 +95,8 @@ class Migration:
         rates: calls per second by provider scheme, instead of its published quota.
         executor: where the steps run; None for ``concurrency`` threads. The caller closes its own.
         concurrency: threads.
+        watch: tells the state of a key to leave, None where its provider cannot be asked. It is called before and
+            after a census, so that the report can show that the key was disabled meanwhile.
         patience: seconds without any progress, because a provider or a place cannot be used, before a command stops.
         on_progress: called about four times a second, in the thread that called the command.
 
@@ -131,6 +135,7 @@ class Migration:
         executor: Executor | None = None,
         concurrency: int = 16,
         patience: float = 60.0,
+        watch: Callable[[KeyURI], str | None] | None = None,
         on_progress: Callable[[Progress], None] | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -157,6 +162,7 @@ class Migration:
         self._own_executor = executor is None
         self._executor: Executor = executor or ThreadExecutor(concurrency)
         self._patience = patience
+        self._watch = watch
         self._on_progress = on_progress
         self._clock = clock
         self._pump = self._new_pump()
@@ -190,6 +196,7 @@ class Migration:
             KMSError, OSError: a target or the checkpoint cannot be used.
         """
         started = self._begin()
+        watched = self._watched()
         with self._checkpoint() as checkpoint:
             run = checkpoint.begin_run("plan", self._shard, started)
             jobs = self._jobs(checkpoint)
@@ -199,7 +206,9 @@ class Migration:
                     self._limit_batches()
                     self._prove(checkpoint, jobs, run)
             self._end(checkpoint, run, 0)
-            return self._report(checkpoint, "plan", started, proven=prove_claims)
+            return self._report(
+                checkpoint, "plan", started, proven=prove_claims, watched=self._watched(watched)
+            )
 
     def run(self) -> Report:
         """Give every entry its new header, until a walk over the targets finds nothing more to do.
@@ -271,6 +280,7 @@ class Migration:
             KMSError, OSError: a target cannot be used.
         """
         started = self._begin()
+        watched = self._watched()
         proof = Proof()
         jobs = self._plain_jobs()
         whole = False
@@ -286,7 +296,17 @@ class Migration:
             )
             whole = True
         ended = self._clock()
-        return self._proof_report(proof, started, ended, whole, full)
+        return self._proof_report(proof, started, ended, whole, full, self._watched(watched))
+
+    def _watched(self, before: Sequence[KeyWatch] = ()) -> list[KeyWatch]:
+        """The state of every key to leave: before a census, and with what was found then, after it."""
+        found = {
+            str(uri): None if self._watch is None else self._watch(uri)
+            for uri in sorted(self._keys.old_uris, key=str)
+        }
+        if not before:
+            return [KeyWatch(key, state, None) for key, state in found.items()]
+        return [KeyWatch(watch.key, watch.before, found[watch.key]) for watch in before]
 
     def _end(self, checkpoint: Checkpoint, run: int, changed: int) -> None:
         # A full disk must not hide the report.
@@ -418,7 +438,7 @@ class Migration:
         """Work off what is to be done; how often another writer was first."""
         total = checkpoint.count(self._shard, (State.TODO, State.PREPARED))
         self._pump.meter.begin("migrating", total)
-        work = _Work(checkpoint, run, self._pump.meter)
+        work = _Work(checkpoint, run, self._pump.meter, self._clock)
         costs = _Costs(checkpoint, self._keys.open(), self._mode, self._bindings)
 
         def task(job: Job, rows: list[Row]) -> Task:
@@ -508,6 +528,8 @@ class Migration:
         final = [o for o in outcomes if o.state is not State.TODO]
         with checkpoint.transaction() as database:
             checkpoint.note(database, run, [(o.n, o.state, o.why) for o in final])
+            if any(o.state is State.BACK for o in final):
+                checkpoint.note_write(database, exchanged=self._clock())
         self._pump.meter.add(len(final))
         self._pump.obstacles(outcomes, len(final))
         later = {o.n for o in outcomes if o.state is State.TODO}
@@ -552,7 +574,13 @@ class Migration:
     # Reports
 
     def _report(
-        self, checkpoint: Checkpoint, command: Command, started: float, *, proven: bool = False
+        self,
+        checkpoint: Checkpoint,
+        command: Command,
+        started: float,
+        *,
+        proven: bool = False,
+        watched: Sequence[KeyWatch] = (),
     ) -> Report:
         shard = self._shard
         walk = checkpoint.last_walk(shard)
@@ -616,6 +644,7 @@ class Migration:
             counts=counts,
             keys=census.keys(),
             claims=census.claims,
+            watched=list(watched),
             calls=[
                 CallUse(c.provider, c.kind, c.key, n, limit_of(c, self._rates))
                 for c, n in sorted(
@@ -649,7 +678,15 @@ class Migration:
             hours, max(hours.values(), default=0.0), None if usd is None else round(usd, 4), sources
         )
 
-    def _proof_report(self, proof: Proof, started: float, ended: float, whole: bool, full: bool) -> Report:
+    def _proof_report(
+        self,
+        proof: Proof,
+        started: float,
+        ended: float,
+        whole: bool,
+        full: bool,
+        watched: Sequence[KeyWatch],
+    ) -> Report:
         stopped = None if whole else self._pump.stopped_by
         counts = proof.counts()
         census = proof.census(self._keys.old_uris)
@@ -672,6 +709,7 @@ class Migration:
             counts=counts,
             keys=census.keys(),
             claims=census.claims,
+            watched=list(watched),
             calls=[
                 CallUse(c.provider, c.kind, c.key, n, limit_of(c, self._rates))
                 for c, n in self._pump.pace.calls.items()
@@ -688,8 +726,10 @@ class Migration:
 class _Work:
     """Outcomes that wait for their transaction, and counters of one run."""
 
-    def __init__(self, checkpoint: Checkpoint, run: int, meter: Meter) -> None:
+    def __init__(self, checkpoint: Checkpoint, run: int, meter: Meter, clock: Callable[[], float]) -> None:
         self._checkpoint = checkpoint
+        self._clock = clock
+        self._made = 0
         self._run = run
         self._meter = meter
         self._kept: list[tuple[int, bytes, bytes]] = []
@@ -705,6 +745,7 @@ class _Work:
             match outcome.state:
                 case State.PREPARED:
                     self._kept.append((outcome.n, outcome.old, outcome.new))
+                    self._made = max(self._made, outcome.made)
                     continue
                 case State.TODO:
                     continue
@@ -727,7 +768,13 @@ class _Work:
             self._checkpoint.keep(database, self._kept)
             self._checkpoint.note_done(database, self._done)
             self._checkpoint.note(database, self._run, self._other)
-        self._kept, self._done, self._other = [], [], []
+            if self._kept or self._done:
+                # What was seen now was not made later, whatever its writer's clock said.
+                now = self._clock()
+                self._checkpoint.note_write(
+                    database, exchanged=now if self._done else 0.0, made=min(float(self._made), now)
+                )
+        self._kept, self._done, self._other, self._made = [], [], [], 0
 
 
 class _Costs:

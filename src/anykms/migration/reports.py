@@ -106,6 +106,17 @@ class Estimate(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     sources: list[str]
 
 
+class KeyWatch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The state of a key to leave, as its provider told it before the walk and after it; null: it was not asked.
+
+    A key that was DISABLED before a walk has made nothing that the walk could have missed.
+    """
+
+    key: str
+    before: str | None
+    after: str | None
+
+
 class Waiting(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One entry that was reported or failed, and what to do."""
 
@@ -122,13 +133,14 @@ class Report(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     Attributes:
         targets: canonical names of all places.
         old_keys, new_keys: key URIs without versions.
-        started, ended: of the command; UTC, ISO 8601.
+        started, ended: of the command; UTC, ISO 8601, to the millisecond.
         walk_started, walk_ended: of the walk that the census and the counts are about.
         shard: ``I/N``; the report is about this part only.
         complete: whether one whole walk saw every entry of every target: not stopped, no shard missing.
         verified: how far messages were opened: ``no``; ``census``: with all keys at hand; ``headers``: with the
             new keys alone; ``full``: and to their last byte.
         keys, claims: the census.
+        watched: the keys to leave, while the census was taken.
         left_out: keys, claims and waiting entries that the lists have no room for.
         stopped_by: why it ended before its end.
     """
@@ -151,6 +163,7 @@ class Report(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     counts: Counts
     keys: list[KeyUse]
     claims: list[ClaimUse]
+    watched: list[KeyWatch]
     calls: list[CallUse]
     estimate: Estimate | None
     waiting: list[Waiting]
@@ -180,8 +193,8 @@ def schema() -> dict[str, object]:
     return msgspec.json.schema(Report)
 
 
-def write_report(report: Report, path: str | os.PathLike[str]) -> None:
-    """The report as a file: all of it or the old one.
+def write_file(data: bytes, path: str | os.PathLike[str]) -> None:
+    """A report, its seal or its page as a file: all of it or the old one.
 
     Raises:
         OSError: it cannot be written.
@@ -190,7 +203,7 @@ def write_report(report: Report, path: str | os.PathLike[str]) -> None:
     handle, temporary = tempfile.mkstemp(prefix=".anykms-", suffix=".tmp", dir=os.path.dirname(target))
     try:
         with open(handle, "wb") as file:
-            file.write(report.to_json())
+            file.write(data)
             file.flush()
             os.fchmod(file.fileno(), 0o644)
             os.fsync(file.fileno())
@@ -202,9 +215,9 @@ def write_report(report: Report, path: str | os.PathLike[str]) -> None:
 
 
 def moment(seconds: float) -> str:
-    """A time as ISO 8601, UTC, to the second.
+    """A time as ISO 8601, UTC, down to the millisecond: writes are told from the walk that follows them.
 
     >>> moment(0)
-    '1970-01-01T00:00:00Z'
+    '1970-01-01T00:00:00.000Z'
     """
-    return datetime.fromtimestamp(int(seconds), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return datetime.fromtimestamp(int(seconds * 1000) / 1000, UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z"

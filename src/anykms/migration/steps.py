@@ -326,6 +326,7 @@ class Outcome:
         state: where it stands now. TODO: it must be begun again; see ``error``.
         why: a reason, or the name of an error's class.
         old, new: headers to keep (PREPARED) or the one in place (DONE).
+        made: when the message that was opened, and names an old key, was made; UTC seconds.
         converted: it was foreign; what it was lies in the folder of originals.
         error: what stands in the way of this entry and of others like it.
         provider: whose error that is.
@@ -341,6 +342,7 @@ class Outcome:
     error: str | None = None
     provider: str | None = None
     wait: float = 0.0
+    made: int = 0
 
 
 def survey(job: Job, entries: Sequence[Entry]) -> list[Found]:
@@ -430,7 +432,8 @@ def _prepare(job: Job, keys: HeldKeys, row: Row, head: bytes | OSError | None) -
     # Where a key is removed, one that stays must open the message; that proves that it still answers.
     opening = ahead.recipients if job.mode is Mode.REMOVE else claim.recipients
     result = keys.ring(opening).rewrap(head, to=keys.ring(ahead.recipients), context=context)
-    return Outcome(row.n, State.PREPARED, old=head, new=result.message)
+    made = message.immutable.created if claim.recipients & keys.old_uris else 0
+    return Outcome(row.n, State.PREPARED, old=head, new=result.message, made=made)
 
 
 def _required(job: Job, claim: Claim, entry_id: str) -> dict[str, str]:
