@@ -7,6 +7,7 @@ import threading
 import urllib.parse
 from collections.abc import Callable, Iterable, Mapping
 from concurrent import futures
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, Self, TypeAlias, cast
 
 import grpc
@@ -33,6 +34,9 @@ if TYPE_CHECKING:
 
 ROUTING_HEADER: Final = "x-goog-request-params"
 _WORKERS: Final = 16
+_USES: Final = frozenset(
+    ("Encrypt", "Decrypt", "RawEncrypt", "RawDecrypt", "AsymmetricSign", "AsymmetricDecrypt", "MacSign", "MacVerify")
+)  # fmt: skip
 _Behaviour: TypeAlias = Callable[[bytes, grpc.ServicerContext], bytes]
 
 logger = logging.getLogger(__name__)
@@ -215,9 +219,19 @@ class GCPEmulator(Emulator):
 
     def _answer(self, operation: str, rpc: Rpc[Any, Any], request: Any) -> Any:
         self._corruptions.apply(operation, "request", request)
-        reply = rpc.answer(request)
+        reply = self._replica(operation, rpc, request).answer(request)
         self._corruptions.apply(operation, "response", reply)
         return reply
+
+    def _replica(self, operation: str, rpc: Rpc[Any, Any], request: Any) -> Rpc[Any, Any]:
+        """The method on the replica that answers; `lag` decides which for a use of a key."""
+        if _is_eventual(operation, request):
+            with self._store.lock:
+                self.lag.change(self.key_ring, self._store.copy)
+        if operation not in _USES:
+            return rpc
+        behind = cast("Store | None", self.lag.view(self.key_ring))
+        return rpc if behind is None else replace(rpc, answer=getattr(DataPlane(behind), rpc.answer.__name__))
 
     def _record(self, operation: str, request: Any, headers: Mapping[str, str]) -> None:
         self.requests.record(Request(operation, plain(raw(request)), headers, "", ""))
@@ -241,6 +255,18 @@ class GCPEmulator(Emulator):
     def _cut(self, context: grpc.ServicerContext) -> None:
         if self._relay is not None:
             self._relay.reset(int(context.peer().rpartition(":")[2]))
+
+
+def _is_eventual(operation: str, request: Any) -> bool:
+    """Whether uses of the key may not feel the change at once.
+
+    Google names two such changes: disabling a version, and another primary version ("Cloud KMS resource
+    consistency"); it says nothing of destruction, which is taken for one too. Creating and enabling are strongly
+    consistent.
+    """
+    if operation == "UpdateCryptoKeyVersion":
+        return "state" in request.update_mask.paths and request.crypto_key_version.state.name == "DISABLED"
+    return operation in ("UpdateCryptoKeyPrimaryVersion", "DestroyCryptoKeyVersion")
 
 
 class _Handlers(grpc.GenericRpcHandler):
