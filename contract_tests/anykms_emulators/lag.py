@@ -76,6 +76,11 @@ class Lag:
             self._changes.append(_Change(scope, copy(), self._reads, until))
             self._turns[scope] = True
 
+    def strong(self, scope: str) -> None:
+        """Called by the emulator for a change that its cloud says is seen at once: all of `scope` is in step."""
+        with self._lock:
+            self._changes = [change for change in self._changes if change.scope != scope]
+
     def view(self, scope: str) -> object | None:
         """Called by the emulator for a call that can lag: an old state to answer from, or None for the newest."""
         with self._lock:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping, Set
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Self
@@ -204,7 +204,17 @@ class AzureProvider:
         except KeyDestroyedError:
             raise
         except KeyNotFoundError:
-            return self._deleted_status(info)
+            # A read may be old. Two replicas that answer in turn must each be asked for both kinds of key.
+            for _ in range(2):
+                status = self._deleted_status(info)
+                if status.state is not KeyState.DESTROYED:
+                    return status
+            try:
+                current, rows = self._look(info)
+            except KeyDestroyedError:
+                raise
+            except KeyNotFoundError:
+                return KeyStatus(state=KeyState.DESTROYED)
         if info.purpose is not KeyPurpose.ENCRYPT_DECRYPT:
             only = facts.as_version(current, info.fingerprint)
             return KeyStatus(state=current.state, current_version=current.id, versions=(only,))
@@ -270,24 +280,27 @@ class AzureProvider:
     def set_enabled(self, info: KeyInfo, enabled: bool) -> None:
         """Enable or disable every version and the sender key, the version in use last: it is the key's state.
 
-        Called again it finishes what was interrupted.
+        Called again it finishes what was interrupted. Each is written, whatever was read of it: a read may be old.
         """
-        name = self._name(info.uri)
         current, rows = self._live(info)
+        sender = None if info.sender_fingerprint is None else self._sender_row(self._name(info.uri))
+        self._write_enabled(info, enabled, current, rows, sender)
+
+    def _write_enabled(
+        self, info: KeyInfo, enabled: bool, current: Row, rows: list[Row], sender: Row | None
+    ) -> None:
+        name = self._name(info.uri)
         if info.purpose is not KeyPurpose.ENCRYPT_DECRYPT:
             rows = [current]
         changes = [(name, row) for row in rows if row.id != current.id]
-        if info.sender_fingerprint is not None:
-            sender = self._sender_row(name)
-            if sender is not None:
-                changes.append((name + SENDER_SUFFIX, sender))
-            elif enabled:
-                raise KeyPendingDestructionError(
-                    "the sender key is deleted: schedule the destruction again, then cancel it"
-                )
+        if sender is not None:
+            changes.append((name + SENDER_SUFFIX, sender))
+        elif info.sender_fingerprint is not None and enabled:
+            raise KeyPendingDestructionError(
+                "the sender key is deleted: schedule the destruction again, then cancel it"
+            )
         for key, row in [*changes, (name, current)]:
-            if row.enabled is not enabled:
-                self._vault.update(key, row.id, enabled=enabled)
+            self._vault.update(key, row.id, enabled=enabled)
 
     def _live(self, info: KeyInfo) -> tuple[Row, list[Row]]:
         """``_look`` for a change: a key that is not live raises its state's own error."""
@@ -321,10 +334,16 @@ class AzureProvider:
             lambda: self._vault.rotate(name),
             lambda: any(row.id not in known for row in self._vault.rows(name)),
         )
-        made = self._vault.current(name)[1]
+        made = self._vault.seen(lambda: self._newer(name, known), "rotated")
         if tags is not None and made.tags != tags:
             self._vault.update(name, made.id, tags=tags)
         return self.describe_key(info)
+
+    def _newer(self, name: str, known: Set[str]) -> Row:
+        row = self._vault.current(name)[1]
+        if row.id in known:
+            raise KeyNotFoundError(f"{name} has no new version yet")
+        return row
 
     def _has_policy(self, name: str) -> bool:
         policy = self._azure.ask("GET", f"/keys/{name}/rotationpolicy")
@@ -346,11 +365,10 @@ class AzureProvider:
         # A deleted key shows its last version only, and recovering brings keys back as they were.
         lasting = facts.lasting_tags(rows) if len(rows) > 1 else None
         tags = None if lasting == current.tags else lasting
-        if sender is not None and sender.enabled:
+        if sender is not None:
             self._vault.update(name + SENDER_SUFFIX, sender.id, enabled=False)
         for row in rows:
-            if row.enabled or (row.id == current.id and tags is not None):
-                self._vault.update(name, row.id, enabled=False, tags=tags if row.id == current.id else None)
+            self._vault.update(name, row.id, enabled=False, tags=tags if row.id == current.id else None)
         if sender is not None:
             self._vault.delete(name + SENDER_SUFFIX)
         self._vault.delete(name)
@@ -373,8 +391,15 @@ class AzureProvider:
             raise KeyDestroyedError("the key is destroyed")
         if info.sender_fingerprint is not None and not self._vault.exists(name + SENDER_SUFFIX):
             self._vault.recover(name + SENDER_SUFFIX)
-        self._vault.recover(name)
-        self.set_enabled(info, False)
+        try:
+            self._vault.recover(name)
+        except KeyNotFoundError as error:
+            raise KeyStateError("no destruction of the key is scheduled") from error.__cause__
+        current, rows = self._vault.seen(lambda: self._look(info), "recovered")
+        sender = None
+        if info.sender_fingerprint is not None:
+            sender = self._vault.seen(lambda: self._vault.rows(name + SENDER_SUFFIX)[0], "recovered")
+        self._write_enabled(info, False, current, rows, sender)
 
     # Cryptography
 

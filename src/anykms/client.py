@@ -163,15 +163,26 @@ class _Session:
     # State
 
     def describe(self, info: KeyInfo, deadline: Deadline | None = None) -> KeyStatus:
-        """The live status, remembered for ``state_ttl`` seconds."""
+        """The live status, remembered for ``state_ttl`` seconds.
+
+        Destruction is final, so where reads may lag it takes three that agree to say so.
+        """
         uri = str(info.uri)
-        try:
-            status = self.call(
-                Operation.DESCRIBE_KEY, uri, lambda: self.provider.describe_key(info), deadline=deadline
-            )
-        except KeyDestroyedError:
-            self.forget(info)
-            raise
+        doubts = 0 if self.provider.strongly_consistent else _DIFFERING_READS - 1
+        while True:
+            status = None
+            try:
+                status = self.call(
+                    Operation.DESCRIBE_KEY, uri, lambda: self.provider.describe_key(info), deadline=deadline
+                )
+            except KeyDestroyedError:
+                if not doubts:
+                    self.forget(info)
+                    raise
+            if status is not None and (status.state is not KeyState.DESTROYED or not doubts):
+                break
+            doubts -= 1
+            self.retry.sleep(_READ_INTERVAL)
         self._statuses[uri] = (status, self.retry.clock() + self.state_ttl)
         if status.state is KeyState.DESTROYED:
             raise _state_error(status, self.provider.scheme, Operation.DESCRIBE_KEY, uri)
@@ -408,14 +419,16 @@ class KMSClient:
 
     def _read_back(self, template: KeyTemplate) -> KeyInfo:
         deadline = Deadline(READ_BACK_SECONDS, self._session.retry.clock)
-        differing = 0
+        needed = 1 if self._session.provider.strongly_consistent else _AGREEING_READS
+        agreeing = differing = 0
         while True:
             try:
                 info = self._get(template.name)
                 differences = _differences(template, info, self._session.describe(info))
             except (KeyNotFoundError, KeyNotReadyError):
                 info, differences = None, []
-            if info is not None and not differences:
+            agreeing = agreeing + 1 if info is not None and not differences else 0
+            if info is not None and agreeing >= needed:
                 return info
             differing = differing + 1 if differences else 0
             if info is not None and differing >= _DIFFERING_READS:

@@ -37,6 +37,10 @@ _WORKERS: Final = 16
 _USES: Final = frozenset(
     ("Encrypt", "Decrypt", "RawEncrypt", "RawDecrypt", "AsymmetricSign", "AsymmetricDecrypt", "MacSign", "MacVerify")
 )  # fmt: skip
+_CHANGES: Final = frozenset(
+    ("UpdateCryptoKeyVersion", "UpdateCryptoKeyPrimaryVersion", "DestroyCryptoKeyVersion", "RestoreCryptoKeyVersion",
+     "CreateCryptoKeyVersion", "ImportCryptoKeyVersion")
+)  # fmt: skip
 _Behaviour: TypeAlias = Callable[[bytes, grpc.ServicerContext], bytes]
 
 logger = logging.getLogger(__name__)
@@ -225,12 +229,16 @@ class GCPEmulator(Emulator):
 
     def _replica(self, operation: str, rpc: Rpc[Any, Any], request: Any) -> Rpc[Any, Any]:
         """The method on the replica that answers; `lag` decides which for a use of a key."""
-        if _is_eventual(operation, request):
-            with self._store.lock:
-                self.lag.change(self.key_ring, self._store.copy)
+        if operation in _CHANGES:
+            key = names.key_of(_routed(rpc.routing, request))
+            if _is_eventual(operation, request):
+                with self._store.lock:
+                    self.lag.change(key, lambda: self._store.copy(key))
+            else:
+                self.lag.strong(key)
         if operation not in _USES:
             return rpc
-        behind = cast("Store | None", self.lag.view(self.key_ring))
+        behind = cast("Store | None", self.lag.view(names.key_of(request.name)))
         return rpc if behind is None else replace(rpc, answer=getattr(DataPlane(behind), rpc.answer.__name__))
 
     def _record(self, operation: str, request: Any, headers: Mapping[str, str]) -> None:
@@ -261,8 +269,8 @@ def _is_eventual(operation: str, request: Any) -> bool:
     """Whether uses of the key may not feel the change at once.
 
     Google names two such changes: disabling a version, and another primary version ("Cloud KMS resource
-    consistency"); it says nothing of destruction, which is taken for one too. Creating and enabling are strongly
-    consistent.
+    consistency"). It says nothing of destruction, which is taken for one too. Creating and enabling are strongly
+    consistent, and so is all that reads.
     """
     if operation == "UpdateCryptoKeyVersion":
         return "state" in request.update_mask.paths and request.crypto_key_version.state.name == "DISABLED"
@@ -292,11 +300,16 @@ def _headers(context: grpc.ServicerContext) -> dict[str, str]:
     return {key: value if isinstance(value, str) else value.hex() for key, value in pairs}
 
 
-def _check_routing(headers: Mapping[str, str], field: str, request: Any) -> None:
-    """The official clients name the resource in a header too; a front end routes by it alone."""
+def _routed(field: str, request: Any) -> str:
     value = request
     for part in field.split("."):
         value = getattr(value, part)
+    return cast("str", value)
+
+
+def _check_routing(headers: Mapping[str, str], field: str, request: Any) -> None:
+    """The official clients name the resource in a header too; a front end routes by it alone."""
+    value = _routed(field, request)
     given = urllib.parse.parse_qs(
         headers.get(ROUTING_HEADER, ""), keep_blank_values=True, errors="replace"
     ).get(field)

@@ -221,11 +221,10 @@ class Store:
         self.retired: dict[str, RetiredResource] = {}
         self.operations: dict[str, bytes] = {}
 
-    def copy(self) -> Store:
-        """The keys as they are now, for a replica that is behind."""
+    def copy(self, key: str) -> Store:
+        """One key as it is now, for a replica that is behind; an empty store if there is none of that name."""
         made = Store(self.clock)
-        made.rings = self.rings
-        made.keys = copy.deepcopy(self.keys)
+        made.keys = copy.deepcopy({name: held for name, held in self.keys.items() if name == key})
         return made
 
     def ring(self, name: str, field_name: str = "name") -> KeyRing:
