@@ -163,26 +163,15 @@ class _Session:
     # State
 
     def describe(self, info: KeyInfo, deadline: Deadline | None = None) -> KeyStatus:
-        """The live status, remembered for ``state_ttl`` seconds.
-
-        Destruction is final, so where reads may lag it takes three that agree to say so.
-        """
+        """The live status, remembered for ``state_ttl`` seconds."""
         uri = str(info.uri)
-        doubts = 0 if self.provider.strongly_consistent else _DIFFERING_READS - 1
-        while True:
-            status = None
-            try:
-                status = self.call(
-                    Operation.DESCRIBE_KEY, uri, lambda: self.provider.describe_key(info), deadline=deadline
-                )
-            except KeyDestroyedError:
-                if not doubts:
-                    self.forget(info)
-                    raise
-            if status is not None and (status.state is not KeyState.DESTROYED or not doubts):
-                break
-            doubts -= 1
-            self.retry.sleep(_READ_INTERVAL)
+        try:
+            status = self.call(
+                Operation.DESCRIBE_KEY, uri, lambda: self.provider.describe_key(info), deadline=deadline
+            )
+        except KeyDestroyedError:
+            self.forget(info)
+            raise
         self._statuses[uri] = (status, self.retry.clock() + self.state_ttl)
         if status.state is KeyState.DESTROYED:
             raise _state_error(status, self.provider.scheme, Operation.DESCRIBE_KEY, uri)
@@ -674,12 +663,18 @@ class KMSClient:
     def _settle(self, operation: Operation, info: KeyInfo, done: Callable[[KeyStatus], bool]) -> KeyStatus:
         session = self._session
         deadline = session.retry.start()
-        agreeing = 0
+        agreeing = gone = 0
         while True:
-            status = session.describe(info, deadline)
-            agreeing = agreeing + 1 if done(status) else 0
-            if agreeing >= _AGREEING_READS:
-                return status
+            try:
+                status = session.describe(info, deadline)
+                agreeing, gone = (agreeing + 1 if done(status) else 0), 0
+                if agreeing >= _AGREEING_READS:
+                    return status
+            except KeyDestroyedError:
+                # What was just changed is hardly gone: where reads may lag, one of them does not say so.
+                agreeing, gone = 0, gone + 1
+                if session.provider.strongly_consistent or gone >= _DIFFERING_READS:
+                    raise
             if deadline.remaining() <= 0:
                 session.forget(info)
                 raise DeadlineExceededError(
