@@ -12,6 +12,7 @@ from anykms_azure import AzureProvider
 from anykms_contract import (
     AsymmetricDecryptionContract,
     CapabilityContract,
+    ConsistencyContract,
     CrossProviderContract,
     EnvelopeContract,
     ErrorsContract,
@@ -47,6 +48,8 @@ def emulated(az: AzureEmulator) -> Generator[Harness]:
             },
             lose_wire_reply=lambda passing: az.faults.add(kind="lost reply", after=passing),
             heal_wire=az.faults.clear,
+            meanwhile=lambda passing, action: az.faults.add(kind="meanwhile", after=passing, action=action),
+            lag=lambda reads: az.lag.behind(reads=reads),
             names_return=True,
         ) as opened:
             yield opened
@@ -71,6 +74,9 @@ class TestLifecycle(LifecycleContract): ...
 
 
 class TestStates(StateContract): ...
+
+
+class TestConsistency(ConsistencyContract): ...
 
 
 class TestCapabilities(CapabilityContract): ...

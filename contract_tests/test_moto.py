@@ -18,6 +18,7 @@ from anykms_aws import AWSProvider, client_config
 from anykms_contract import (
     AsymmetricDecryptionContract,
     CapabilityContract,
+    ConsistencyContract,
     CrossProviderContract,
     EnvelopeContract,
     ErrorsContract,
@@ -158,6 +159,9 @@ class TestStates(StateContract):
             StateContract.test_reads_must_agree_before_a_change_returns,
         ),
     }
+
+
+class TestConsistency(ConsistencyContract): ...
 
 
 class TestCapabilities(CapabilityContract):

@@ -22,6 +22,7 @@ pytest.register_assert_rewrite(*(f"{__name__}.{module.name}" for module in pkgut
 from anykms_contract.asymmetric_decryption import AsymmetricDecryptionContract  # noqa: E402 # after the hook above
 from anykms_contract.capabilities import CapabilityContract  # noqa: E402
 from anykms_contract.clauses import Contract  # noqa: E402
+from anykms_contract.consistency import ConsistencyContract  # noqa: E402
 from anykms_contract.crossing import CrossProviderContract  # noqa: E402
 from anykms_contract.envelope import EnvelopeContract  # noqa: E402
 from anykms_contract.faults import ErrorsContract  # noqa: E402
@@ -39,6 +40,7 @@ __all__ = [
     "Call",
     "CapabilityContract",
     "Connection",
+    "ConsistencyContract",
     "Contract",
     "CrossProviderContract",
     "EnvelopeContract",

@@ -45,12 +45,12 @@ class Lag:
     ) -> None:
         """Hide each change made from now on from the replica that is behind.
 
-        reads: until that many calls that can lag were answered, by either replica; None for any number.
+        reads: until that many calls that can lag were answered, by either replica; None for any number, 0 for none.
         lasting: until that much time has passed on the emulator's clock; None for ever. The first of both ends it.
         flip_flop: False lets the replica that is behind answer every call, not every second one.
         """
-        if (reads is not None and reads < 1) or (lasting is not None and lasting <= timedelta()):
-            raise ValueError("reads is at least 1, and lasting is more than no time")
+        if (reads is not None and reads < 0) or (lasting is not None and lasting <= timedelta()):
+            raise ValueError("reads is not negative, and lasting is more than no time")
         with self._lock:
             self._reads, self._lasting, self._flip_flop = reads, lasting, flip_flop
 

@@ -123,6 +123,8 @@ class AWSEmulator(Emulator):
         fault = self._record(request, operation, request_id)
         if fault is not None and fault.delay:
             time.sleep(fault.delay)
+        if fault is not None and fault.action is not None:
+            fault.action()
         if fault is not None and fault.kind == "reset":
             return None
         if fault is not None and fault.kind in ("error", "throttle"):

@@ -256,6 +256,8 @@ class AzureEmulator(Emulator):
             if fault is not None:
                 if fault.delay:
                     time.sleep(fault.delay)
+                if fault.action is not None:
+                    fault.action()
                 if fault.kind == "reset":
                     return None
                 if fault.kind in ("error", "throttle"):

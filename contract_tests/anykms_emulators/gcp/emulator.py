@@ -247,6 +247,8 @@ class GCPEmulator(Emulator):
     def _before(self, fault: Fault, context: grpc.ServicerContext) -> None:
         if fault.delay:
             self._stopping.wait(fault.delay)
+        if fault.action is not None:
+            fault.action()
         if fault.kind == "throttle":
             raise throttled(fault.retry_after)
         if fault.kind == "error":
