@@ -51,6 +51,7 @@ def emulated(az: AzureEmulator) -> Generator[Harness]:
             meanwhile=lambda passing, action: az.faults.add(kind="meanwhile", after=passing, action=action),
             lag=lambda reads: az.lag.behind(reads=reads),
             names_return=True,
+            interleavings=5,  # its reads are many
         ) as opened:
             yield opened
 

@@ -166,7 +166,7 @@ class ConsistencyContract(Contract):
             _only(harness, made[0])
             return True
 
-        _at_every_request(harness, race)
+        _between_requests(harness, race, lambda c: c.client.generate_key(harness.conf(kind)))
 
     def test_two_rotations_at_once(self, harness: Harness) -> None:
         """C14.2: Of two that rotate a key at once each makes a version or gets a ConflictError, and all that any
@@ -199,7 +199,8 @@ class ConsistencyContract(Contract):
             assert harness.main.key(info).unwrap(old, context={}) == _SECRET
             return True
 
-        _at_every_request(harness, race)
+        spare = harness.generate(kind)
+        _between_requests(harness, race, lambda c: c.client.rotate_key(spare))
 
     @each("first", {"disable": True, "schedule": False})
     def test_disabling_and_destroying_at_once(self, harness: Harness, first: bool) -> None:
@@ -229,7 +230,12 @@ class ConsistencyContract(Contract):
                     connection.key(info).wrap(_SECRET, context={})
             return True
 
-        _at_every_request(harness, race)
+        spare = harness.generate(kind)
+        _between_requests(
+            harness,
+            race,
+            lambda c: c.client.disable_key(spare) if first else c.client.schedule_destruction(spare),
+        )
 
     def test_a_rotation_disturbs_no_decryption(self, harness: Harness) -> None:
         """C14.4: While a key is rotated every message opens, old ones and new ones."""
@@ -354,9 +360,7 @@ def _interrupted(
     """What ``call`` came to, and what ``meanwhile`` did before a request of it; None: that came too late."""
     happened: list[object] = []
     with ThreadPoolExecutor(1) as pool:  # another administrator is another thread
-        harness.interrupt(
-            one, passing, lambda: happened.append(pool.submit(_outcome, meanwhile).result())
-        )
+        harness.interrupt(one, passing, lambda: happened.append(pool.submit(_outcome, meanwhile).result()))
         try:
             mine = _outcome(call)
         finally:
@@ -364,12 +368,18 @@ def _interrupted(
     return (mine, happened[0]) if happened else None
 
 
-def _at_every_request(harness: Harness, race: Callable[[int], bool]) -> None:
-    """``race`` with one more request passing each time, until the interruption comes too late."""
-    passing = 0
-    while race(passing):
-        passing += 1
-    assert passing > 1, "nothing was interrupted"
+def _between_requests(
+    harness: Harness, race: Callable[[int], object], undisturbed: Callable[[Connection], object]
+) -> None:
+    """``race`` with the interruption before the first request of a call, before the last and at some between."""
+    connection = harness.connect()
+    requests, calls = connection.requests(), len(connection.seam.calls)
+    undisturbed(connection)
+    calls = len(connection.seam.calls) - calls
+    points = calls if harness.meanwhile is None else connection.requests() - requests
+    step = max(1, -(-points // harness.interleavings))
+    came = [race(passing) for passing in (*range(0, points - 1, step), points - 1)]
+    assert any(came), "nothing was interrupted"
     harness.release()
 
 

@@ -130,6 +130,7 @@ class Harness:
         names_return: whether a destroyed key's name can be used again.
         sleep: called with the seconds that the library waits for; ``time.sleep`` for a live store.
         signatures: how many signatures to make where chance decides what a clause sees.
+        interleavings: at how many points of a call, at most, clauses let something else happen.
         prefix: begins the name of every key made, a-z first; names are used once, so it is new in each run.
 
     Attributes:
@@ -152,6 +153,7 @@ class Harness:
     names_return: bool = False
     sleep: Callable[[float], None] | None = None
     signatures: int = 8
+    interleavings: int = 8
     prefix: str = field(default_factory=lambda: "c" + secrets.token_hex(4))
     prepared: dict[tuple[object, ...], tuple[KeyInfo, Mapping[str, bytes]]] = field(
         default_factory=dict[tuple[object, ...], tuple[KeyInfo, Mapping[str, bytes]]], init=False
