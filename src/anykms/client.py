@@ -663,13 +663,17 @@ class KMSClient:
     def _settle(self, operation: Operation, info: KeyInfo, done: Callable[[KeyStatus], bool]) -> KeyStatus:
         session = self._session
         deadline = session.retry.start()
-        agreeing = gone = 0
+        agreeing = gone = pending = 0
         while True:
             try:
                 status = session.describe(info, deadline)
                 agreeing, gone = (agreeing + 1 if done(status) else 0), 0
                 if agreeing >= _AGREEING_READS:
                     return status
+                pending = pending + 1 if status.state is KeyState.PENDING_DESTRUCTION else 0
+                if operation is Operation.SET_ENABLED and pending >= _DIFFERING_READS:
+                    # Somebody else scheduled the destruction meanwhile: what was asked for will never be seen.
+                    raise _state_error(status, self.provider, operation, str(info.uri))
             except KeyDestroyedError:
                 # What was just changed is hardly gone: where reads may lag, one of them does not say so.
                 agreeing, gone = 0, gone + 1

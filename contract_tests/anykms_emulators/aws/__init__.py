@@ -6,7 +6,8 @@
 
 It implements every operation of the KMS service model but custom key stores, which it refuses as an account
 without one is refused. What it does otherwise than AWS, by choice: no IAM (grants and policies are kept, not
-enforced); reads are consistent at once unless `lag` says otherwise; rotation is instant; no SM2 (China only), no ML_KEM_512 and no Nitro
+enforced); reads are consistent at once unless `lag` says
+otherwise; rotation is instant; no SM2 (China only), no ML_KEM_512 and no Nitro
 attestation; its ciphertexts are its own. Where no public recording has the words of an error, they are the
 emulator's: rely on the code.
 """
