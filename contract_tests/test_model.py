@@ -22,7 +22,7 @@ from anykms_emulators.azure import AzureEmulator
 from anykms_emulators.gcp import GCPEmulator
 from anykms_local import LocalProvider
 
-EXAMPLES: Final = int(os.environ.get("ANYKMS_MODEL_EXAMPLES", "12"))
+EXAMPLES: Final = int(os.environ.get("ANYKMS_MODEL_EXAMPLES", "6"))
 """Histories for each store; more of them find more."""
 PAGE: Final = Path(__file__).parents[1] / "docs" / "contract.md"
 

@@ -189,6 +189,7 @@ class _Histories(RuleBasedStateMachine):
             harness.advance(timedelta(days=days, hours=1))
             self.sides[side].time.now += 61
 
+    @precondition(lambda self: len(self.pairs) > 1)
     @rule()
     def a_new_process(self) -> None:
         self.sides = (self.model.connect(), self.subject.connect())
@@ -311,7 +312,7 @@ class _Histories(RuleBasedStateMachine):
 
 
 def explore(
-    model: Harness, subject: Harness, *, examples: int = 12, steps: int = 40, shrink: bool = True
+    model: Harness, subject: Harness, *, examples: int = 10, steps: int = 40, shrink: bool = True
 ) -> None:
     """Compare ``examples`` histories of at most ``steps`` steps each.
 
