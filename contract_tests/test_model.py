@@ -11,8 +11,7 @@ from typing import Any, Final
 
 import pytest
 
-from anykms.errors import KeyDisabledError
-from anykms.keys import ConnectionURI, KeyInfo, KeyStatus
+from anykms.keys import ConnectionURI, KeyInfo
 from anykms.provider import Provider, WrapContext
 from anykms.registry import open_provider
 from anykms_contract import Harness, ObservedProvider
@@ -23,7 +22,7 @@ from anykms_emulators.gcp import GCPEmulator
 from anykms_local import LocalProvider
 
 EXAMPLES: Final = int(os.environ.get("ANYKMS_MODEL_EXAMPLES", "6"))
-"""Histories for each store; more of them find more."""
+"""Histories for each store. Who asks for more by the variable gets a shorter history too, where one differs."""
 PAGE: Final = Path(__file__).parents[1] / "docs" / "contract.md"
 
 
@@ -80,7 +79,7 @@ def hsm() -> Any:
 @pytest.mark.parametrize("cloud", [aws, gcp, vault, hsm])
 def test_any_history_has_the_models_outcomes(tmp_path: Path, cloud: Callable[[], Any]) -> None:
     with local(tmp_path) as model, cloud() as subject:
-        explore(model, subject, examples=EXAMPLES)
+        explore(model, subject, examples=EXAMPLES, shrink="ANYKMS_MODEL_EXAMPLES" in os.environ)
 
 
 class EnablesOnCancel(ObservedProvider):
@@ -90,22 +89,6 @@ class EnablesOnCancel(ObservedProvider):
         super().cancel_destruction(info)
         super().set_enabled(info, True)
 
-    def describe_key(self, info: KeyInfo) -> KeyStatus:
-        return super().describe_key(info)
-
-
-class UnwrapsWhenDisabled(ObservedProvider):
-    """Enables a disabled key for as long as it takes to unwrap."""
-
-    def unwrap(self, info: KeyInfo, wrapped: bytes, version: str | None, context: WrapContext) -> bytes:
-        try:
-            return super().unwrap(info, wrapped, version, context)
-        except KeyDisabledError:
-            super().set_enabled(info, True)
-            secret = super().unwrap(info, wrapped, version, context)
-            super().set_enabled(info, False)
-            return secret
-
 
 class ForgetsOldVersions(ObservedProvider):
     """Unwraps with the current version, whichever wrapped."""
@@ -114,14 +97,17 @@ class ForgetsOldVersions(ObservedProvider):
         return super().unwrap(info, wrapped, self.describe_key(info).current_version, context)
 
 
-@pytest.mark.parametrize("mutant", [EnablesOnCancel, UnwrapsWhenDisabled, ForgetsOldVersions])
+@pytest.mark.parametrize("mutant", [EnablesOnCancel, ForgetsOldVersions])
 def test_a_seeded_bug_is_found(tmp_path: Path, mutant: type[ObservedProvider]) -> None:
     model_folder, subject_folder = tmp_path / "model", tmp_path / "subject"
     model_folder.mkdir()
     subject_folder.mkdir()
-    with local(model_folder) as model, local(subject_folder, mutant) as subject:
-        with pytest.raises(AssertionError):
-            explore(model, subject, examples=300, shrink=False)
+    with (
+        local(model_folder) as model,
+        local(subject_folder, mutant) as subject,
+        pytest.raises(AssertionError),
+    ):
+        explore(model, subject, examples=100, uses=["wrap"], repeatable=True)
 
 
 def test_every_allowed_difference_has_its_sentence() -> None:

@@ -201,7 +201,6 @@ def _show_plan(plan: Sequence[Estimate], journal: Journal, as_json: bool, *, err
         click.echo("Nothing was done. --yes goes on.")
 
 
-
 def _origin(price: Price) -> str:
     """Where a price is from; nobody should take a remembered one for the cloud's own."""
     return f"{price.source}, {price.seen}" if price.seen else "unverified price"
