@@ -151,7 +151,7 @@ class Report(msgspec.Struct, frozen=True):
 
 _ORDER: Final = (
     "Lifecycle",
-    "State",
+    "State", "Consistency",
     "Key info",
     "Capability",
     "Wrapping",

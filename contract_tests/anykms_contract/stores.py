@@ -316,6 +316,9 @@ def _emulated(name: str) -> Generator[Store]:
         def meanwhile(after: int, action: Callable[[], object]) -> object:
             return cloud.faults.add(kind="meanwhile", after=after, action=action)
 
+        def lag(reads: int) -> object:
+            return cloud.lag.behind(reads=reads)
+
         yield Store(
             label=name,
             description=f"anykms_emulators.{attribute}",
@@ -328,7 +331,7 @@ def _emulated(name: str) -> Generator[Store]:
                 "lose_wire_reply": lose,
                 "heal_wire": cloud.faults.clear,
                 "meanwhile": meanwhile,
-                "lag": lambda reads: cloud.lag.behind(reads=reads),
+                "lag": lag,
                 "names_return": names_return,
             },
         )
