@@ -352,6 +352,10 @@ def explore(
             database=None,
             phases=(Phase.generate, Phase.shrink) if shrink else (Phase.generate,),
             derandomize=repeatable,
-            suppress_health_check=(HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much),
+            suppress_health_check=(
+                HealthCheck.too_slow,
+                HealthCheck.data_too_large,
+                HealthCheck.filter_too_much,
+            ),
         ),
     )

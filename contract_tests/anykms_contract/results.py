@@ -151,7 +151,8 @@ class Report(msgspec.Struct, frozen=True):
 
 _ORDER: Final = (
     "Lifecycle",
-    "State", "Consistency",
+    "State",
+    "Consistency",
     "Key info",
     "Capability",
     "Wrapping",

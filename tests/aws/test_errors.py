@@ -440,7 +440,7 @@ def test_a_skewed_clock_is_a_clear_refusal(aws: AWSEmulator, client: KMSClient) 
         message="Signature expired: 20260101T000000Z is now earlier than 20260101T001000Z",
     )
     before = aws.requests.total
-    with pytest.raises(UnauthenticatedError) as caught:
+    with pytest.raises(UnauthenticatedError, match="this machine's clock") as caught:
         client.key(info).wrap(bytes(32), context={})
     assert not caught.value.retryable
     assert aws.requests.total == before + 1
