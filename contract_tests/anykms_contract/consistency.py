@@ -31,7 +31,8 @@ T = TypeVar("T")
 
 _SECRET: Final = bytes(range(32))
 _MESSAGE: Final = b"message"
-_LAGS: Final = each("reads", {str(reads): reads for reads in (1, 2, 3, 8, 13)})
+_READS: Final = (1, 2, 3, 8, 13)
+_LAGS: Final = each("reads", {str(reads): reads for reads in _READS})
 _SKEWS: Final = each(
     "ahead", {"ten-years-ahead": 315_360_000, "an-hour-behind": -3600, "ten-years-behind": -315_360_000}
 )
@@ -50,8 +51,14 @@ class ConsistencyContract(Contract):
 
     # Lag
 
-    @_LAGS
-    @each("purpose", {"wrapping": True, "signing": False})
+    @each(
+        "purpose,reads",
+        {
+            f"{name}-{reads}": (name == "wrapping", reads)
+            for name in ("wrapping", "signing")
+            for reads in _READS
+        },
+    )
     def test_a_new_key_is_usable_although_reads_lag(
         self, harness: Harness, purpose: bool, reads: int
     ) -> None:
