@@ -14,6 +14,7 @@ from anykms_aws import AWSProvider, client_config
 from anykms_contract import (
     AsymmetricDecryptionContract,
     CapabilityContract,
+    ConsistencyContract,
     CrossProviderContract,
     EnvelopeContract,
     ErrorsContract,
@@ -51,6 +52,8 @@ def harness() -> Iterator[Harness]:
             },
             lose_wire_reply=lambda after: aws.faults.add(kind="lost reply", after=after),
             heal_wire=aws.faults.clear,
+            meanwhile=lambda passing, action: aws.faults.add(kind="meanwhile", after=passing, action=action),
+            lag=lambda reads: aws.lag.behind(reads=reads),
             names_return=True,
         ) as opened,
     ):
@@ -70,6 +73,9 @@ class TestLifecycle(LifecycleContract): ...
 
 
 class TestStates(StateContract): ...
+
+
+class TestConsistency(ConsistencyContract): ...
 
 
 class TestCapabilities(CapabilityContract): ...

@@ -12,6 +12,7 @@ from anykms_azure import AzureProvider
 from anykms_contract import (
     AsymmetricDecryptionContract,
     CapabilityContract,
+    ConsistencyContract,
     CrossProviderContract,
     EnvelopeContract,
     ErrorsContract,
@@ -47,7 +48,10 @@ def emulated(az: AzureEmulator) -> Generator[Harness]:
             },
             lose_wire_reply=lambda passing: az.faults.add(kind="lost reply", after=passing),
             heal_wire=az.faults.clear,
+            meanwhile=lambda passing, action: az.faults.add(kind="meanwhile", after=passing, action=action),
+            lag=lambda reads: az.lag.behind(reads=reads),
             names_return=True,
+            interleavings=5,  # its reads are many
         ) as opened:
             yield opened
 
@@ -71,6 +75,9 @@ class TestLifecycle(LifecycleContract): ...
 
 
 class TestStates(StateContract): ...
+
+
+class TestConsistency(ConsistencyContract): ...
 
 
 class TestCapabilities(CapabilityContract): ...

@@ -11,6 +11,7 @@ from anykms_aws import AWSProvider
 from anykms_contract import (
     AsymmetricDecryptionContract,
     CapabilityContract,
+    ConsistencyContract,
     CrossProviderContract,
     EnvelopeContract,
     ErrorsContract,
@@ -42,6 +43,8 @@ def harness() -> Iterator[Harness]:
             },
             lose_wire_reply=lambda passing: gcp.faults.add(kind="lost reply", after=passing),
             heal_wire=gcp.faults.clear,
+            meanwhile=lambda passing, action: gcp.faults.add(kind="meanwhile", after=passing, action=action),
+            lag=lambda reads: gcp.lag.behind(reads=reads),
         ) as opened:
             yield opened
 
@@ -69,6 +72,9 @@ class TestLifecycle(LifecycleContract): ...
 
 
 class TestStates(StateContract): ...
+
+
+class TestConsistency(ConsistencyContract): ...
 
 
 class TestCapabilities(CapabilityContract): ...

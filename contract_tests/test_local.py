@@ -12,6 +12,7 @@ from anykms.keys import ConnectionURI
 from anykms_contract import (
     AsymmetricDecryptionContract,
     CapabilityContract,
+    ConsistencyContract,
     CrossProviderContract,
     EnvelopeContract,
     ErrorsContract,
@@ -68,6 +69,9 @@ class TestLifecycle(LifecycleContract): ...
 
 
 class TestStates(StateContract): ...
+
+
+class TestConsistency(ConsistencyContract): ...
 
 
 class TestCapabilities(CapabilityContract): ...

@@ -18,6 +18,7 @@ from anykms_aws import AWSProvider, client_config
 from anykms_contract import (
     AsymmetricDecryptionContract,
     CapabilityContract,
+    ConsistencyContract,
     CrossProviderContract,
     EnvelopeContract,
     ErrorsContract,
@@ -156,6 +157,28 @@ class TestStates(StateContract):
             NO_ARN,
             StateContract.test_a_remembered_state_lasts_no_longer_than_its_ttl,
             StateContract.test_reads_must_agree_before_a_change_returns,
+        ),
+    }
+
+
+class TestConsistency(ConsistencyContract):
+    deviations: ClassVar[Mapping[str, str]] = {
+        **cases(ID_FOR_ARN, ConsistencyContract.test_a_new_key_is_usable_although_reads_lag, "signing-*"),
+        **cases(ID_FOR_ARN, ConsistencyContract.test_a_name_is_given_once_to_two_at_once, "signing"),
+        **whole(ID_FOR_ARN, ConsistencyContract.test_a_disabling_ends_signing),
+        **whole(
+            NO_MATERIAL,
+            ConsistencyContract.test_two_rotations_at_once,
+            ConsistencyContract.test_a_rotation_disturbs_no_decryption,
+        ),
+        **whole(
+            NO_ARN,
+            ConsistencyContract.test_what_a_lifecycle_call_has_said_stays,
+            ConsistencyContract.test_reads_that_never_agree_end_a_call,
+            ConsistencyContract.test_one_read_that_a_key_is_gone_decides_nothing,
+            ConsistencyContract.test_disabling_and_destroying_at_once,
+            ConsistencyContract.test_dates_are_the_providers,
+            ConsistencyContract.test_a_clock_that_jumps_changes_no_wait,
         ),
     }
 

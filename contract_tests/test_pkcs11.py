@@ -11,6 +11,7 @@ from anykms.keys import ConnectionURI
 from anykms_contract import (
     AsymmetricDecryptionContract,
     CapabilityContract,
+    ConsistencyContract,
     CrossProviderContract,
     EnvelopeContract,
     ErrorsContract,
@@ -72,6 +73,9 @@ class TestLifecycle(LifecycleContract): ...
 
 
 class TestStates(StateContract): ...
+
+
+class TestConsistency(ConsistencyContract): ...
 
 
 class TestCapabilities(CapabilityContract): ...

@@ -204,7 +204,10 @@ def test_clauses_are_measured_and_every_cloud_is_priced() -> None:
     assert len(known - cases) <= 10, "too many clauses are not in calls.json; make it anew"
     assert sum(len(contract.clauses()) for contract in suite()) == len(known_clauses())
     for price in prices().providers.values():
-        assert price.source.startswith("https://")
-        assert len(price.seen) == len("2026-11-24")
+        if price.source == "not verified":
+            assert price.seen == ""
+        else:
+            assert price.source.startswith("https://")
+            assert len(price.seen) == len("2026-11-24")
         assert price.requests_per_call >= 1
     assert {"awskms", "gcpkms", "azurekms"} == set(prices().providers)

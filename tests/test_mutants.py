@@ -40,6 +40,7 @@ from anykms.provider import Capability, Operation, Provider, WrapContext, Wrappe
 from anykms_contract import (
     AsymmetricDecryptionContract,
     CapabilityContract,
+    ConsistencyContract,
     Contract,
     ErrorsContract,
     Harness,
@@ -491,6 +492,49 @@ class RemembersTheState(ObservedProvider):
     def describe_key(self, info: KeyInfo) -> KeyStatus:
         known: dict[str, KeyStatus] = self.__dict__.setdefault("known", {})
         return known.setdefault(info.name, super().describe_key(info))
+
+
+# At once, and late
+
+
+@caught_by(ConsistencyContract, "test_a_name_is_given_once_to_two_at_once[wrapping]")
+class ReplacesAKeyOfTheName(ObservedProvider):
+    """Takes the name from whoever has it."""
+
+    def create_key(self, template: KeyTemplate) -> KeyInfo:
+        try:
+            return super().create_key(template)
+        except KeyExistsError:
+            return super().get_key(template.name)
+
+
+@caught_by(ConsistencyContract, "test_what_a_lifecycle_call_has_said_stays[1]")
+class RotatesOnEveryRead(ObservedProvider):
+    """Rotates once more where a read does not show the rotation."""
+
+    def rotate_key(self, info: KeyInfo) -> KeyStatus:
+        super().rotate_key(info)
+        return super().rotate_key(info)
+
+
+@caught_by(ConsistencyContract, "test_dates_are_the_providers[ten-years-ahead]")
+class CountsTheWindowItself(ObservedProvider):
+    """Says a day of destruction of its own."""
+
+    def describe_key(self, info: KeyInfo) -> KeyStatus:
+        status = super().describe_key(info)
+        return status if status.destroy_at is None else replace(status, destroy_at=_NEXT_YEAR)
+
+
+_NEXT_YEAR: Final = datetime(2050, 1, 1, tzinfo=UTC)
+
+
+@caught_by(ConsistencyContract, "test_a_rotation_disturbs_no_decryption")
+class OpensWithTheNewestVersion(ObservedProvider):
+    """Unwraps with the version of the last rotation."""
+
+    def unwrap(self, info: KeyInfo, wrapped: bytes, version: str | None, context: WrapContext) -> bytes:
+        return super().unwrap(info, wrapped, self.describe_key(info).current_version, context)
 
 
 # Lifecycle

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     )
     from anykms_contract.capabilities import CapabilityContract as CapabilityContract
     from anykms_contract.clauses import Contract as Contract
+    from anykms_contract.consistency import ConsistencyContract as ConsistencyContract
     from anykms_contract.crossing import CrossProviderContract as CrossProviderContract
     from anykms_contract.envelope import EnvelopeContract as EnvelopeContract
     from anykms_contract.faults import ErrorsContract as ErrorsContract
@@ -43,6 +44,7 @@ _HOMES = {
     "anykms_contract.asymmetric_decryption": ("AsymmetricDecryptionContract",),
     "anykms_contract.capabilities": ("CapabilityContract",),
     "anykms_contract.clauses": ("Contract",),
+    "anykms_contract.consistency": ("ConsistencyContract",),
     "anykms_contract.crossing": ("CrossProviderContract",),
     "anykms_contract.envelope": ("EnvelopeContract",),
     "anykms_contract.faults": ("ErrorsContract",),
@@ -69,6 +71,7 @@ __all__ = [
     "Call",
     "CapabilityContract",
     "Connection",
+    "ConsistencyContract",
     "Contract",
     "CrossProviderContract",
     "EnvelopeContract",

@@ -18,7 +18,7 @@ from anykms.errors import InvalidArgumentError
 from anykms_contract.journal import Journal
 from anykms_contract.pages import summary, write_report
 from anykms_contract.results import Outcome, Status
-from anykms_contract.running import Estimate, Finished, estimate, measurements, prices, run
+from anykms_contract.running import Estimate, Finished, Price, estimate, measurements, prices, run
 from anykms_contract.stores import EMULATORS, Store, opened
 
 
@@ -194,11 +194,16 @@ def _show_plan(plan: Sequence[Estimate], journal: Journal, as_json: bool, *, err
         if row.price is not None and row.cost is not None:
             click.echo(
                 f"  at most about {row.cost:.2f} {table.currency} ({row.price.requests_per_call} requests a call; "
-                f"{row.price.key_note}; {row.price.source}, {row.price.seen})",
+                f"{row.price.key_note}; {_origin(row.price)})",
                 err=err,
             )
     if not err:
         click.echo("Nothing was done. --yes goes on.")
+
+
+def _origin(price: Price) -> str:
+    """Where a price is from; nobody should take a remembered one for the cloud's own."""
+    return f"{price.source}, {price.seen}" if price.seen else "unverified price"
 
 
 def _show(finished: Finished, journal: Journal, as_json: bool) -> None:

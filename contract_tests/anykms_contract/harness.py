@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import cached_property
+from time import time as system_time
 from types import TracebackType
 from typing import Final, Self
 
@@ -121,11 +122,15 @@ class Harness:
         wire_faults: by the name of the error's class, what makes the next n requests fail undone: for example
             503 answers under ``UnavailableError``, throttling under ``ThrottledError``.
         lose_wire_reply: lets n requests pass, does the next one and cuts the connection before its reply.
-        heal_wire: disarms both.
+        heal_wire: disarms all of these.
+        meanwhile: lets n requests pass, and does something before the next one is served.
+        lag: makes the store lag: each change made from then on is hidden from every second read and use of a key,
+            until n of them were answered; 0 ends that. A live store lags as it likes.
         process_uri: connection URI by which another process can open the store with ``anykms.connect``.
         names_return: whether a destroyed key's name can be used again.
         sleep: called with the seconds that the library waits for; ``time.sleep`` for a live store.
         signatures: how many signatures to make where chance decides what a clause sees.
+        interleavings: at how many points of a call, at most, clauses let something else happen.
         prefix: begins the name of every key made, a-z first; names are used once, so it is new in each run.
 
     Attributes:
@@ -142,10 +147,13 @@ class Harness:
     )
     lose_wire_reply: Callable[[int], object] | None = None
     heal_wire: Callable[[], object] = lambda: None
+    meanwhile: Callable[[int, Callable[[], object]], object] | None = None
+    lag: Callable[[int], object] | None = None
     process_uri: str | None = None
     names_return: bool = False
     sleep: Callable[[float], None] | None = None
     signatures: int = 8
+    interleavings: int = 8
     prefix: str = field(default_factory=lambda: "c" + secrets.token_hex(4))
     prepared: dict[tuple[object, ...], tuple[KeyInfo, Mapping[str, bytes]]] = field(
         default_factory=dict[tuple[object, ...], tuple[KeyInfo, Mapping[str, bytes]]], init=False
@@ -184,15 +192,40 @@ class Harness:
                 connection.client.close()
         self._opened[:] = kept
 
-    def connect(self, *, policy: Policy | None = None, state_ttl: float = DEFAULT_STATE_TTL) -> Connection:
-        """A new connection, as a new process would make it."""
+    def connect(
+        self,
+        *,
+        policy: Policy | None = None,
+        state_ttl: float = DEFAULT_STATE_TTL,
+        clock: Callable[[], float] = system_time,
+    ) -> Connection:
+        """A new connection, as a new process would make it; ``clock`` is the caller's, in UTC seconds."""
         seam = ObservedProvider(self.open_provider())
         time = Time(None if self.sleep is None else lambda s: self._wait(seam, s))
         retry = RetryPolicy(sleep=time.wait, clock=time.read, jitter=lambda: 0.5)
-        client = KMSClient(seam, policy=policy, retry=retry, state_ttl=state_ttl)
+        client = KMSClient(seam, policy=policy, retry=retry, state_ttl=state_ttl, clock=clock)
         connection = Connection(client, seam, time, self.requests or (lambda: 0))
         self._opened.append(connection)
         return connection
+
+    @contextmanager
+    def lagging(self, connection: Connection, reads: int) -> Generator[None]:
+        """Reads flip-flop after each change inside, ``reads`` times: the store's own where it can, else at the seam."""
+        lag = self.lag or connection.seam.lag
+        lag(reads)
+        try:
+            yield
+        finally:
+            lag(0)
+
+    def interrupt(self, connection: Connection, passing: int, action: Callable[[], object]) -> None:
+        """Let ``passing`` requests (or calls at the seam) pass, and do ``action`` before the next one."""
+        (self.meanwhile or connection.seam.meanwhile)(passing, action)
+
+    def uninterrupted(self, connection: Connection) -> None:
+        """Drop an ``interrupt`` that has not come to pass."""
+        connection.seam.heal()
+        self.heal_wire()
 
     def _wait(self, seam: ObservedProvider, seconds: float) -> None:
         """What the seam simulates is not waited for: it passes by no clock."""

@@ -265,7 +265,9 @@ class LifecycleContract(Contract):
 
         connection.seam.answer(Operation.DESCRIBE_KEY, lagging)
         made = connection.client.generate_key(harness.conf(harness.wrapping))
-        assert len(reads) == 3
+        assert len(reads) == (
+            3 if connection.seam.strongly_consistent else 4
+        )  # where reads lag, two must agree
         assert harness.main.client.describe_key(made).state is KeyState.ENABLED
 
     # Find

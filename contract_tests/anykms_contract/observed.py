@@ -46,6 +46,9 @@ class ObservedProvider:
         self._pretended: dict[Operation, object] = {}
         self._misread: Callable[[KeyTemplate], KeyTemplate] | None = None
         self._losing: tuple[int, Fault] | None = None
+        self._meanwhile: tuple[int, Callable[[], object]] | None = None
+        self._hidden_for = 0
+        self._hidden: dict[str, tuple[KeyStatus, int]] = {}
         self.calls: list[Call] = []
 
     # Plans
@@ -81,13 +84,33 @@ class ObservedProvider:
             or self._losing is not None
         )
 
+    def meanwhile(self, calls: int, action: Callable[[], object]) -> None:
+        """Let ``calls`` calls of any kind pass, and do ``action`` before the next one."""
+        self._meanwhile = len(self.calls) + calls, action
+
+    def lag(self, reads: int) -> None:
+        """Answer every second ``describe_key`` with the status before the last change, for ``reads`` reads of it."""
+        self._hidden_for = reads
+        self._hidden.clear()
+
+    def _hide(self, info: KeyInfo) -> None:
+        if self._hidden_for:
+            self._hidden[str(info.uri)] = self._provider.describe_key(info), self._hidden_for
+
+    def _seen(self, info: KeyInfo) -> KeyStatus:
+        old, left = self._hidden.pop(str(info.uri), (None, 0))
+        if old is None or left == 0:
+            return self._provider.describe_key(info)
+        self._hidden[str(info.uri)] = old, left - 1
+        return self._provider.describe_key(info) if (self._hidden_for - left) % 2 else old
+
     def misread(self, change: Callable[[KeyTemplate], KeyTemplate]) -> None:
         """Make another key than the one asked for, until ``heal``."""
         self._misread = change
 
     def heal(self) -> None:
         """Drop every plan."""
-        self._misread = self._losing = None
+        self._misread = self._losing = self._meanwhile = None
         self._faults.clear()
         self._pretended.clear()
         self._answers.clear()
@@ -97,6 +120,9 @@ class ObservedProvider:
         return sum(call.operation is operation for call in self.calls)
 
     def _do(self, operation: Operation, key: str | None, perform: Callable[[], T]) -> T:
+        if self._meanwhile is not None and self._meanwhile[0] == len(self.calls):
+            (_, action), self._meanwhile = self._meanwhile, None
+            action()
         self.calls.append(Call(operation, key))
         planned = self._faults[operation]
         fault, after = planned.popleft() if planned else (None, False)
@@ -130,7 +156,7 @@ class ObservedProvider:
 
     @property
     def strongly_consistent(self) -> bool:
-        return self._provider.strongly_consistent
+        return self._provider.strongly_consistent and not self._hidden_for
 
     def create_key(self, template: KeyTemplate) -> KeyInfo:
         wanted = template if self._misread is None else self._misread(template)
@@ -143,20 +169,24 @@ class ObservedProvider:
         return self._do(Operation.LIST_KEYS, None, lambda: iter(list(self._provider.list_keys())))
 
     def describe_key(self, info: KeyInfo) -> KeyStatus:
-        return self._do(Operation.DESCRIBE_KEY, str(info.uri), lambda: self._provider.describe_key(info))
+        return self._do(Operation.DESCRIBE_KEY, str(info.uri), lambda: self._seen(info))
 
     def set_enabled(self, info: KeyInfo, enabled: bool) -> None:
+        self._hide(info)
         self._do(Operation.SET_ENABLED, str(info.uri), lambda: self._provider.set_enabled(info, enabled))
 
     def rotate_key(self, info: KeyInfo) -> KeyStatus:
+        self._hide(info)
         return self._do(Operation.ROTATE_KEY, str(info.uri), lambda: self._provider.rotate_key(info))
 
     def schedule_destruction(self, info: KeyInfo) -> datetime:
+        self._hide(info)
         return self._do(
             Operation.SCHEDULE_DESTRUCTION, str(info.uri), lambda: self._provider.schedule_destruction(info)
         )
 
     def cancel_destruction(self, info: KeyInfo) -> None:
+        self._hide(info)
         self._do(Operation.CANCEL_DESTRUCTION, str(info.uri), lambda: self._provider.cancel_destruction(info))
 
     def get_public_key(self, info: KeyInfo, version: str | None) -> bytes:

@@ -153,6 +153,7 @@ class Report(msgspec.Struct, frozen=True):
 _ORDER: Final = (
     "Lifecycle",
     "State",
+    "Consistency",
     "Key info",
     "Capability",
     "Wrapping",

@@ -73,6 +73,7 @@ class _Emulator(Protocol):
     options: Mapping[str, Any]
     clock: Any
     faults: Any
+    lag: Any
     requests: Any
 
 
@@ -312,6 +313,12 @@ def _emulated(name: str) -> Generator[Store]:
         def lose(after: int) -> object:
             return cloud.faults.add(kind="lost reply", after=after)
 
+        def meanwhile(after: int, action: Callable[[], object]) -> object:
+            return cloud.faults.add(kind="meanwhile", after=after, action=action)
+
+        def lag(reads: int) -> object:
+            return cloud.lag.behind(reads=reads)
+
         yield Store(
             label=name,
             description=f"anykms_emulators.{attribute}",
@@ -323,6 +330,8 @@ def _emulated(name: str) -> Generator[Store]:
                 "wire_faults": {"UnavailableError": fail, "ThrottledError": throttle},
                 "lose_wire_reply": lose,
                 "heal_wire": cloud.faults.clear,
+                "meanwhile": meanwhile,
+                "lag": lag,
                 "names_return": names_return,
             },
         )

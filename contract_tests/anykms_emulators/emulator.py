@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from anykms_emulators.clock import Clock
 from anykms_emulators.faults import Faults
+from anykms_emulators.lag import Lag
 from anykms_emulators.recorder import Recorder
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ class Emulator(ABC):
         self._wanted_port = port
         self.clock = clock or Clock()
         self.faults = Faults(operations)
+        self.lag = Lag(self.clock)
         self.requests = Recorder()
 
     @abstractmethod

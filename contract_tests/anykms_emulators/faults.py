@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias, get_args
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Callable, Collection
 
-FaultKind: TypeAlias = Literal["error", "throttle", "reset", "lost reply", "delay"]
+FaultKind: TypeAlias = Literal["error", "throttle", "reset", "lost reply", "delay", "meanwhile"]
 EVERY_OPERATION: Final = "*"
 
 
@@ -27,7 +27,8 @@ class Fault:
 
     kind: `error` answers `status` / `code` / `message` and does nothing; `throttle` is the cloud's
     throttling error; `reset` cuts the connection and does nothing; `lost reply` does the operation and
-    cuts the connection before the reply; `delay` does the operation, only late.
+    cuts the connection before the reply; `delay` does the operation, only late; `meanwhile` does `action`
+    first, which may call the emulator: something that happens just before this call is served.
     """
 
     operation: str
@@ -37,6 +38,7 @@ class Fault:
     message: str | None
     delay: float
     retry_after: int | None
+    action: Callable[[], object] | None = None
 
 
 class Faults:
@@ -62,6 +64,7 @@ class Faults:
         after: int = 0,
         delay: float = 0.0,
         retry_after: int | None = None,
+        action: Callable[[], object] | None = None,
     ) -> Fault:
         """Arm a fault and return it.
 
@@ -69,14 +72,17 @@ class Faults:
         code, status, message: of an `error`; the emulator's default is its cloud's internal error.
         times: how many calls it hits; None for all until `clear`. after: how many calls pass first.
         delay: seconds to wait before anything else. retry_after: seconds in a Retry-After header.
+        action: of `meanwhile`; it runs on the emulator's thread.
         """
         if kind not in get_args(FaultKind):
             raise ValueError(f"kind must be one of {', '.join(get_args(FaultKind))}")
         if (times is not None and times < 1) or after < 0 or delay < 0:
             raise ValueError("times is at least 1, after and delay are not negative")
+        if (kind == "meanwhile") is not (action is not None):
+            raise ValueError("an action belongs to the kind meanwhile, and that needs one")
         if self._operations and operation != EVERY_OPERATION and operation not in self._operations:
             raise ValueError(f"no operation {operation!r} here: {', '.join(sorted(self._operations))}")
-        fault = Fault(operation, kind, code, status, message, delay, retry_after)
+        fault = Fault(operation, kind, code, status, message, delay, retry_after, action)
         with self._lock:
             self._armed.append(_Armed(fault, times, after))
         return fault

@@ -87,7 +87,16 @@ def digest_size(name: HashName) -> int:
     return _HASHES[name].digest_size
 
 
-class SecretKey:
+class _Unchanging:
+    """Never changed once made, so that a copy of a state can share it."""
+
+    __slots__ = ()
+
+    def __deepcopy__(self, memo: object) -> Self:
+        return self
+
+
+class SecretKey(_Unchanging):
     """Symmetric key bytes: AES of 16, 24 or 32 bytes, or an HMAC key of any length (1 byte at least).
 
     Each cipher checks the length that it needs and raises ValueError for another.
@@ -178,7 +187,7 @@ class SecretKey:
         return hmac.compare_digest(self.mac(message, hash_name), tag)
 
 
-class RsaKey:
+class RsaKey(_Unchanging):
     """An RSA private key of 2048, 3072 or 4096 bits, exponent 65537.
 
     `generate` returns at once: the primes are searched when the key is first used, so that keys which a test
@@ -289,7 +298,7 @@ class RsaKey:
             raise DecryptionError from None
 
 
-class EcKey:
+class EcKey(_Unchanging):
     """A private key on P-256, P-384, P-521 or secp256k1. Signatures are DER unless a name says raw."""
 
     def __init__(self, curve: CurveName, private: ec.EllipticCurvePrivateKey) -> None:
@@ -371,7 +380,7 @@ class EcKey:
         return self.private.exchange(ec.ECDH(), peer)
 
 
-class Ed25519Key:
+class Ed25519Key(_Unchanging):
     """An Ed25519 private key (RFC 8032): pure signatures, and the pre-hashed variant with no context."""
 
     def __init__(self, private: ed25519.Ed25519PrivateKey) -> None:
@@ -427,7 +436,7 @@ class Ed25519Key:
             return False
 
 
-class X25519Key:
+class X25519Key(_Unchanging):
     """An X25519 private key (RFC 7748), for key agreement and hybrid encapsulation."""
 
     def __init__(self, private: x25519.X25519PrivateKey) -> None:
@@ -455,7 +464,7 @@ class X25519Key:
         return self.private.exchange(x25519.X25519PublicKey.from_public_bytes(peer_raw))
 
 
-class MlDsaKey:
+class MlDsaKey(_Unchanging):
     """An ML-DSA private key (FIPS 204), empty context string, hedged signatures."""
 
     def __init__(self, parameter_set: MlDsaSet, private: _MlDsaPrivate) -> None:
@@ -500,7 +509,7 @@ class MlDsaKey:
         return True
 
 
-class MlKemKey:
+class MlKemKey(_Unchanging):
     """An ML-KEM decapsulation key (FIPS 203)."""
 
     def __init__(self, parameter_set: MlKemSet, private: _MlKemPrivate) -> None:

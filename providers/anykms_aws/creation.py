@@ -10,6 +10,8 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
+import time
+from collections.abc import Callable
 from typing import Final
 
 from anykms.errors import (
@@ -27,6 +29,9 @@ from anykms_aws.connection import Connection, Reply
 MAX_KEYS: Final = 10_000
 MAX_WITHOUT_ALIAS: Final = 200
 """How far the search for an unfinished key goes: keys listed, and keys without alias whose tags are read."""
+
+_PAUSES: Final = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6)
+"""Seconds between asking again for what was just made and is not seen yet."""
 
 
 def create(aws: Connection, template: KeyTemplate) -> KeyInfo:
@@ -49,9 +54,10 @@ def create(aws: Connection, template: KeyTemplate) -> KeyInfo:
             f"AWS KMS does not show the new key {arn} everywhere yet; generate it again to finish it"
         ) from error
     except KeyExistsError as error:
-        holder = _holder(aws, alias)
-        if holder is None:
-            raise
+        try:
+            holder = _seen(lambda: aws.describe(alias))
+        except KeyNotFoundError:
+            raise error from None
         if holder["Arn"] != arn:  # else another process found our key unfinished, and was quicker
             _discard(aws, arn)
         raise _taken(holder) from error.__cause__
@@ -103,13 +109,29 @@ def _finish(aws: Connection, arn: str, alias: str, template: KeyTemplate) -> byt
     """All that follows CreateKey; each step may be done again. Returns the SPKI of an asymmetric key."""
     spki: bytes | None = None
     if template.rotation_period is not None:
-        aws.ask("enable_key_rotation", KeyId=arn, RotationPeriodInDays=template.rotation_period)
+        days = template.rotation_period
+        _seen(lambda: aws.ask("enable_key_rotation", KeyId=arn, RotationPeriodInDays=days))
     if specs.has_public_key(template.purpose):
-        public: bytes = aws.ask("get_public_key", KeyId=arn)["PublicKey"]
-        aws.ask("tag_resource", KeyId=arn, Tags=facts.as_aws_tags(facts.fingerprint_tag(public)))
+        public: bytes = _seen(lambda: aws.ask("get_public_key", KeyId=arn))["PublicKey"]
+        tags = facts.as_aws_tags(facts.fingerprint_tag(public))
+        _seen(lambda: aws.ask("tag_resource", KeyId=arn, Tags=tags))
         spki = public
-    aws.ask("create_alias", AliasName=alias, TargetKeyId=arn)
+    _seen(lambda: aws.ask("create_alias", AliasName=alias, TargetKeyId=arn))
     return spki
+
+
+def _seen(ask: Callable[[], Reply]) -> Reply:
+    """An answer about what was just made: NotFoundException says that nothing was done, and may be wrong for a while.
+
+    "It typically takes less than a few seconds for the change to propagate" (AWS KMS developer guide, "Eventual
+    consistency").
+    """
+    for pause in _PAUSES:
+        try:
+            return ask()
+        except KeyNotFoundError:
+            time.sleep(pause)
+    return ask()
 
 
 def _discard(aws: Connection, arn: str) -> None:

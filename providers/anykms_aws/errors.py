@@ -39,6 +39,11 @@ _MAX_QUOTED: Final = 400
 _MAX_RETRY_AFTER_DIGITS: Final = 6
 
 _CREDENTIALS: Final = (UnauthenticatedError, "AWS does not accept the credentials")
+_SIGNATURE: Final = (
+    UnauthenticatedError,
+    "AWS does not accept the request's signature: check the secret key, and this machine's clock, which may be "
+    "five minutes off",
+)
 _THROTTLED: Final = (ThrottledError, "AWS KMS is throttling requests")
 _INTERNAL: Final = (UnavailableError, "AWS KMS failed for a reason of its own")
 _STORE: Final = (UnavailableError, "the key's custom key store cannot be used now")
@@ -73,8 +78,8 @@ CODES: Final[Mapping[str, tuple[type[KMSError], str]]] = {
     "UnrecognizedClientException": _CREDENTIALS,
     "InvalidClientTokenId": _CREDENTIALS,
     "InvalidAccessKeyId": _CREDENTIALS,
-    "InvalidSignatureException": _CREDENTIALS,
-    "SignatureDoesNotMatch": _CREDENTIALS,
+    "InvalidSignatureException": _SIGNATURE,
+    "SignatureDoesNotMatch": _SIGNATURE,
     "IncompleteSignatureException": _CREDENTIALS,
     "IncompleteSignature": _CREDENTIALS,
     "MissingAuthenticationTokenException": _CREDENTIALS,

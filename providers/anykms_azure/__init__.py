@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping, Set
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Self
@@ -160,8 +160,8 @@ class AzureProvider:
         """The keys that anykms made; reads two to four times for each, and counts a key and its sender key once."""
         for path in ("/keys", "/deletedkeys"):
             for row in self._azure.pages(path):
-                name = facts.name_in(row.get("kid"))
-                if not facts.is_ours(facts.tags_of(row)) or name.endswith(SENDER_SUFFIX):
+                name, tags = facts.name_in(row.get("kid")), facts.tags_of(row)
+                if name.endswith(SENDER_SUFFIX) or not (facts.is_ours(tags) or self._lost_a_race(name, tags)):
                     continue
                 with contextlib.suppress(KeyNotFoundError):  # deleted, recovered or purged since the listing
                     yield (
@@ -169,6 +169,14 @@ class AzureProvider:
                         if path == "/keys"
                         else self._deleted_facts(self._vault.deleted(name))
                     )
+
+    def _lost_a_race(self, name: str, tags: facts.Tags) -> bool:
+        """Whether Azure lists a key of ours by a version that lost the race to make it."""
+        if not facts.is_discarded(tags):
+            return False
+        with contextlib.suppress(KeyNotFoundError):
+            return facts.is_ours(self._vault.current(name)[1].tags)
+        return False
 
     def _facts(self, name: str, version: str | None) -> KeyInfo:
         bundle = self._vault.bundle(name, version) if version else self._vault.current(name)[0]
@@ -205,11 +213,24 @@ class AzureProvider:
         except KeyDestroyedError:
             raise
         except KeyNotFoundError:
-            return self._deleted_status(info)
+            # A read may be old. Two replicas that answer in turn must each be asked for both kinds of key.
+            for _ in range(2):
+                status = self._deleted_status(info)
+                if status.state is not KeyState.DESTROYED:
+                    return status
+            try:
+                current, rows = self._look(info)
+            except KeyDestroyedError:
+                raise
+            except KeyNotFoundError:
+                return KeyStatus(state=KeyState.DESTROYED)
         if info.purpose is not KeyPurpose.ENCRYPT_DECRYPT:
             only = facts.as_version(current, info.fingerprint)
             return KeyStatus(state=current.state, current_version=current.id, versions=(only,))
-        period = self._rotation_period(name)
+        try:
+            period = self._rotation_period(name)
+        except KeyNotFoundError:
+            return self._deleted_status(info)  # deleted meanwhile
         return KeyStatus(
             state=current.state,
             current_version=current.id,
@@ -269,29 +290,34 @@ class AzureProvider:
     def set_enabled(self, info: KeyInfo, enabled: bool) -> None:
         """Enable or disable every version and the sender key, the version in use last: it is the key's state.
 
-        Called again it finishes what was interrupted.
+        Called again it finishes what was interrupted. Each is written, whatever was read of it: a read may be old.
         """
+        with self._changing(info):
+            current, rows = self._look(info)
+            sender = None if info.sender_fingerprint is None else self._sender_row(self._name(info.uri))
+            self._write_enabled(info, enabled, current, rows, sender)
+
+    def _write_enabled(
+        self, info: KeyInfo, enabled: bool, current: Row, rows: list[Row], sender: Row | None
+    ) -> None:
         name = self._name(info.uri)
-        current, rows = self._live(info)
         if info.purpose is not KeyPurpose.ENCRYPT_DECRYPT:
             rows = [current]
         changes = [(name, row) for row in rows if row.id != current.id]
-        if info.sender_fingerprint is not None:
-            sender = self._sender_row(name)
-            if sender is not None:
-                changes.append((name + SENDER_SUFFIX, sender))
-            elif enabled:
-                raise KeyPendingDestructionError(
-                    "the sender key is deleted: schedule the destruction again, then cancel it"
-                )
+        if sender is not None:
+            changes.append((name + SENDER_SUFFIX, sender))
+        elif info.sender_fingerprint is not None and enabled:
+            raise KeyPendingDestructionError(
+                "the sender key is deleted: schedule the destruction again, then cancel it"
+            )
         for key, row in [*changes, (name, current)]:
-            if row.enabled is not enabled:
-                self._vault.update(key, row.id, enabled=enabled)
+            self._vault.update(key, row.id, enabled=enabled)
 
-    def _live(self, info: KeyInfo) -> tuple[Row, list[Row]]:
-        """``_look`` for a change: a key that is not live raises its state's own error."""
+    @contextlib.contextmanager
+    def _changing(self, info: KeyInfo) -> Generator[None, None, None]:
+        """A change of a live key: one that is deleted, or is deleted meanwhile, raises its state's own error."""
         try:
-            return self._look(info)
+            yield
         except KeyDestroyedError:
             raise
         except KeyNotFoundError as error:
@@ -306,24 +332,31 @@ class AzureProvider:
         if info.purpose is not KeyPurpose.ENCRYPT_DECRYPT:
             raise UnsupportedOperationError(f"anykms does not rotate {info.purpose} keys")
         name = self._name(info.uri)
-        current, rows = self._live(info)
-        if current.state is not KeyState.ENABLED:
-            raise state_error(current.state)
-        tags = facts.lasting_tags(rows)
-        if tags is not None and current.tags != tags:
-            self._vault.update(name, current.id, tags=tags)
-        if self._azure.sku is Sku.HSM and not self._has_policy(name):
-            # A managed HSM rotates only what has a policy; this one rotates nothing by itself.
-            creation.set_rotation_period(self._vault, name, None)
-        known = {row.id for row in rows}
-        self._vault.once(
-            lambda: self._vault.rotate(name),
-            lambda: any(row.id not in known for row in self._vault.rows(name)),
-        )
-        made = self._vault.current(name)[1]
-        if tags is not None and made.tags != tags:
-            self._vault.update(name, made.id, tags=tags)
-        return self.describe_key(info)
+        with self._changing(info):
+            current, rows = self._look(info)
+            if current.state is not KeyState.ENABLED:
+                raise state_error(current.state)
+            tags = facts.lasting_tags(rows)
+            if tags is not None and current.tags != tags:
+                self._vault.update(name, current.id, tags=tags)
+            if self._azure.sku is Sku.HSM and not self._has_policy(name):
+                # A managed HSM rotates only what has a policy; this one rotates nothing by itself.
+                creation.set_rotation_period(self._vault, name, None)
+            known = {row.id for row in rows}
+            self._vault.once(
+                lambda: self._vault.rotate(name),
+                lambda: any(row.id not in known for row in self._vault.rows(name)),
+            )
+            made = self._vault.seen(lambda: self._newer(name, known), "rotated")
+            if tags is not None and made.tags != tags:
+                self._vault.update(name, made.id, tags=tags)
+            return self.describe_key(info)
+
+    def _newer(self, name: str, known: Set[str]) -> Row:
+        row = self._vault.current(name)[1]
+        if row.id in known:
+            raise KeyNotFoundError(f"{name} has no new version yet")
+        return row
 
     def _has_policy(self, name: str) -> bool:
         policy = self._azure.ask("GET", f"/keys/{name}/rotationpolicy")
@@ -335,27 +368,27 @@ class AzureProvider:
         Called again it finishes what was interrupted.
         """
         name, sender = self._name(info.uri), None
-        current, rows = self._live(info)
-        if info.conf_digest is None and info.purpose is not KeyPurpose.ENCRYPT_DECRYPT and len(rows) > 1:
-            raise UnsupportedOperationError(
-                f"Azure deletes all {len(rows)} versions of {name} at once, and the KeyInfo is of one of them"
-            )
-        if info.sender_fingerprint is not None:
-            sender = self._sender_row(name)
-        # A deleted key shows its last version only, and recovering brings keys back as they were.
-        lasting = facts.lasting_tags(rows) if len(rows) > 1 else None
-        tags = None if lasting == current.tags else lasting
-        if sender is not None and sender.enabled:
-            self._vault.update(name + SENDER_SUFFIX, sender.id, enabled=False)
-        for row in rows:
-            if row.enabled or (row.id == current.id and tags is not None):
+        with self._changing(info):
+            current, rows = self._look(info)
+            if info.conf_digest is None and info.purpose is not KeyPurpose.ENCRYPT_DECRYPT and len(rows) > 1:
+                raise UnsupportedOperationError(
+                    f"Azure deletes all {len(rows)} versions of {name} at once, and the KeyInfo is of one of them"
+                )
+            if info.sender_fingerprint is not None:
+                sender = self._sender_row(name)
+            # A deleted key shows its last version only, and recovering brings keys back as they were.
+            lasting = facts.lasting_tags(rows) if len(rows) > 1 else None
+            tags = None if lasting == current.tags else lasting
+            if sender is not None:
+                self._vault.update(name + SENDER_SUFFIX, sender.id, enabled=False)
+            for row in rows:
                 self._vault.update(name, row.id, enabled=False, tags=tags if row.id == current.id else None)
-        if sender is not None:
-            self._vault.delete(name + SENDER_SUFFIX)
-        self._vault.delete(name)
-        if sender is not None:
-            self._vault.await_deleted(name + SENDER_SUFFIX)
-        return facts.moment(self._vault.await_deleted(name).get("scheduledPurgeDate"))
+            if sender is not None:
+                self._vault.delete(name + SENDER_SUFFIX)
+            self._vault.delete(name)
+            if sender is not None:
+                self._vault.await_deleted(name + SENDER_SUFFIX)
+            return facts.moment(self._vault.await_deleted(name).get("scheduledPurgeDate"))
 
     def cancel_destruction(self, info: KeyInfo) -> None:
         """Recover the sender key and the key, then disable what was deleted while it was enabled.
@@ -372,8 +405,15 @@ class AzureProvider:
             raise KeyDestroyedError("the key is destroyed")
         if info.sender_fingerprint is not None and not self._vault.exists(name + SENDER_SUFFIX):
             self._vault.recover(name + SENDER_SUFFIX)
-        self._vault.recover(name)
-        self.set_enabled(info, False)
+        try:
+            self._vault.recover(name)
+        except KeyNotFoundError as error:
+            raise KeyStateError("no destruction of the key is scheduled") from error.__cause__
+        current, rows = self._vault.seen(lambda: self._look(info), "recovered")
+        sender = None
+        if info.sender_fingerprint is not None:
+            sender = self._vault.seen(lambda: self._vault.rows(name + SENDER_SUFFIX)[0], "recovered")
+        self._write_enabled(info, False, current, rows, sender)
 
     # Cryptography
 

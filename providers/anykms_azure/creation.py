@@ -23,6 +23,7 @@ from anykms.errors import (
 from anykms.keys import KeyInfo, KeyTemplate, ProtectionLevel
 from anykms_azure import facts, specs
 from anykms_azure.connection import Reply
+from anykms_azure.facts import Row
 from anykms_azure.vault import Vault
 
 
@@ -192,11 +193,18 @@ def _make(vault: Vault, name: str, template: KeyTemplate, body: Mapping[str, Any
 
 def _is_first(vault: Vault, name: str, version: str) -> bool:
     """Whether our version came first. Azure's dates are whole seconds; its current version is the last one made."""
-    rows = vault.rows(name)
-    if [row.id for row in rows] == [version]:
+
+    def with_ours() -> tuple[Row, list[Row]]:
+        rows = vault.rows(name)
+        ours = next((row for row in rows if row.id == version), None)
+        if ours is None:
+            raise KeyNotFoundError(f"{name} has no version {version} yet")
+        return ours, rows
+
+    ours, rows = vault.seen(with_ours, "made")
+    if rows == [ours]:
         return True
-    ours = next((row for row in rows if row.id == version), None)
-    if ours is None or any(row.created < ours.created for row in rows):
+    if any(row.created < ours.created for row in rows):
         return False
     tied = [row for row in rows if row.created == ours.created]
     return len(tied) == 1 or (len(tied) == 2 and vault.current(name)[1].id != version)

@@ -182,6 +182,11 @@ def _first_of_ours(rows: list[Row]) -> Row | None:
     return next((row for row in rows if is_ours(row.tags)), None)
 
 
+def is_discarded(tags: Tags) -> bool:
+    """Whether a version lost a race, as its tags tell it."""
+    return _DISCARDED in tags
+
+
 def is_ours(tags: Tags) -> bool:
     """Whether anykms made the key, as its tags tell it."""
     return _CONF in tags

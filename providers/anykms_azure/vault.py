@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Final, TypeVar
 
-from anykms.errors import DeadlineExceededError, KeyNotFoundError, KMSError
+from anykms.errors import DeadlineExceededError, KeyDestroyedError, KeyNotFoundError, KMSError
 from anykms.provider import mismatch
 from anykms_azure import facts
 from anykms_azure.connection import Connection, Reply
@@ -16,8 +16,9 @@ from anykms_azure.facts import Row
 T = TypeVar("T")
 Clock = Callable[[], datetime]
 
+_FIRST_POLL: Final = 0.05
 _POLL: Final = 0.5
-"""Seconds between reads until a key is seen deleted, or recovered."""
+"""Seconds between reads until a change is seen: the first wait, doubled up to the longest."""
 
 
 class Vault:
@@ -85,7 +86,7 @@ class Vault:
 
     def await_deleted(self, name: str) -> Reply:
         """The deleted key, once it is seen: that takes a vault some seconds."""
-        return self._await(lambda: self.deleted(name), "deleted")
+        return self.seen(lambda: self.deleted(name), "deleted")
 
     def recover(self, name: str) -> None:
         """Bring a deleted key back as it was, and wait until it is seen."""
@@ -93,7 +94,26 @@ class Vault:
             lambda: self.azure.ask("POST", f"/deletedkeys/{name}/recover", {}),
             lambda: self.exists(name) or not self.is_deleted(name),
         )
-        self._await(lambda: self.bundle(name), "recovered")
+        self.seen(lambda: self.bundle(name), "recovered")
+
+    def seen(self, read: Callable[[], T], what: str) -> T:
+        """What ``read`` gives once it raises KeyNotFoundError no more: a change may not be seen at once.
+
+        Raises:
+            DeadlineExceededError: it is not seen in time.
+            KeyDestroyedError: another key has the name; that does not pass.
+        """
+        end, pause = time.monotonic() + self._transition_timeout, _FIRST_POLL
+        while True:
+            try:
+                return read()
+            except KeyDestroyedError:
+                raise
+            except KeyNotFoundError as error:
+                if time.monotonic() >= end:
+                    raise DeadlineExceededError(f"the key is not seen {what} yet; ask again later") from error
+            time.sleep(pause)
+            pause = min(2 * pause, _POLL)
 
     def purge(self, name: str) -> None:
         """Destroy a deleted key, where the vault and the caller's role allow it."""
@@ -112,16 +132,6 @@ class Vault:
             return done()
         except KMSError:
             return False
-
-    def _await(self, read: Callable[[], T], what: str) -> T:
-        end = time.monotonic() + self._transition_timeout
-        while True:
-            try:
-                return read()
-            except KeyNotFoundError as error:
-                if time.monotonic() >= end:
-                    raise DeadlineExceededError(f"the key is not seen {what} yet; ask again later") from error
-            time.sleep(_POLL)
 
     def _checked(self, bundle: Reply, name: str, version: str | None) -> Reply:
         """``bundle``, if it is of the key (and version) that was asked for."""

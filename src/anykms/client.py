@@ -408,14 +408,16 @@ class KMSClient:
 
     def _read_back(self, template: KeyTemplate) -> KeyInfo:
         deadline = Deadline(READ_BACK_SECONDS, self._session.retry.clock)
-        differing = 0
+        needed = 1 if self._session.provider.strongly_consistent else _AGREEING_READS
+        agreeing = differing = 0
         while True:
             try:
                 info = self._get(template.name)
                 differences = _differences(template, info, self._session.describe(info))
             except (KeyNotFoundError, KeyNotReadyError):
                 info, differences = None, []
-            if info is not None and not differences:
+            agreeing = agreeing + 1 if info is not None and not differences else 0
+            if info is not None and agreeing >= needed:
                 return info
             differing = differing + 1 if differences else 0
             if info is not None and differing >= _DIFFERING_READS:
@@ -666,12 +668,22 @@ class KMSClient:
     def _settle(self, operation: Operation, info: KeyInfo, done: Callable[[KeyStatus], bool]) -> KeyStatus:
         session = self._session
         deadline = session.retry.start()
-        agreeing = 0
+        agreeing = gone = pending = 0
         while True:
-            status = session.describe(info, deadline)
-            agreeing = agreeing + 1 if done(status) else 0
-            if agreeing >= _AGREEING_READS:
-                return status
+            try:
+                status = session.describe(info, deadline)
+                agreeing, gone = (agreeing + 1 if done(status) else 0), 0
+                if agreeing >= _AGREEING_READS:
+                    return status
+                pending = pending + 1 if status.state is KeyState.PENDING_DESTRUCTION else 0
+                if operation is Operation.SET_ENABLED and pending >= _DIFFERING_READS:
+                    # Somebody else scheduled the destruction meanwhile: what was asked for will never be seen.
+                    raise _state_error(status, self.provider, operation, str(info.uri))
+            except KeyDestroyedError:
+                # What was just changed is hardly gone: where reads may lag, one of them does not say so.
+                agreeing, gone = 0, gone + 1
+                if session.provider.strongly_consistent or gone >= _DIFFERING_READS:
+                    raise
             if deadline.remaining() <= 0:
                 session.forget(info)
                 raise DeadlineExceededError(

@@ -40,15 +40,15 @@ STEPS = {
     "wrapping": [
         "DescribeKey",  # what was there before
         "DescribeKey", "ListKeys", "ListAliases", "CreateKey", "EnableKeyRotation", "CreateAlias", "TagResource",
-        # read back
-        "DescribeKey", "ListResourceTags", "DescribeKey", "GetKeyRotationStatus", "ListKeyRotations",
+        # read back, until two reads agree
+        *["DescribeKey", "ListResourceTags", "DescribeKey", "GetKeyRotationStatus", "ListKeyRotations"] * 2,
     ],
     "signing": [
         "DescribeKey",  # what was there before
         "DescribeKey", "ListKeys", "ListAliases", "CreateKey", "GetPublicKey", "TagResource", "CreateAlias",
         "TagResource",
-        # read back
-        "DescribeKey", "ListResourceTags", "GetPublicKey", "DescribeKey",
+        # read back, until two reads agree
+        *["DescribeKey", "ListResourceTags", "GetPublicKey", "DescribeKey"] * 2,
     ],
 }  # fmt: skip
 EVERY_STEP = [(name, number) for name, steps in STEPS.items() for number in range(len(steps))]
@@ -176,7 +176,15 @@ class TestFaults:
         assert aws.requests.operations.count("CreateKey") == 1
 
     def test_a_new_key_that_is_not_visible_yet(self, aws: AWSEmulator, client: KMSClient, kms: Any) -> None:
-        aws.faults.add("CreateAlias", "NotFoundException")
+        aws.faults.add("CreateAlias", "NotFoundException", times=3)
+        made = client.generate_key(ORDERS)
+        assert live_keys(kms) == [arn(made)]
+
+    def test_a_new_key_that_is_not_visible_for_long(
+        self, aws: AWSEmulator, client: KMSClient, kms: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("anykms_aws.creation._PAUSES", (0.0,))
+        aws.faults.add("CreateAlias", "NotFoundException", times=2)
         with pytest.raises(UnavailableError, match="generate it again"):
             client.generate_key(ORDERS)
         made = client.generate_key(ORDERS)

@@ -428,3 +428,19 @@ class TestRefusedUnsent:
         with pytest.raises(UnsupportedOperationError):
             client.rotate_key(info)
         assert len(aws.requests) == 0
+
+
+def test_a_skewed_clock_is_a_clear_refusal(aws: AWSEmulator, client: KMSClient) -> None:
+    """AWS refuses a SigV4 signature more than five minutes off (AWS IAM guide, "Troubleshoot SigV4")."""
+    info = client.generate_key(KeyConf("skewed", "ENCRYPT_DECRYPT"))
+    aws.faults.add(
+        "Encrypt",
+        "InvalidSignatureException",
+        status=400,
+        message="Signature expired: 20260101T000000Z is now earlier than 20260101T001000Z",
+    )
+    before = aws.requests.total
+    with pytest.raises(UnauthenticatedError, match="this machine's clock") as caught:
+        client.key(info).wrap(bytes(32), context={})
+    assert not caught.value.retryable
+    assert aws.requests.total == before + 1

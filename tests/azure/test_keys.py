@@ -117,7 +117,7 @@ class TestPairs:
         assert flags(keys, "orders") == flags(keys, SENDER) == {False}
 
     def test_late_reads_are_waited_for(self, connect_elsewhere: Connect) -> None:
-        with AzureEmulator(eventual_reads=2) as az, connect_elsewhere(az) as client:
+        with AzureEmulator(eventual_reads=5) as az, connect_elsewhere(az) as client:
             info = client.generate_key(SIGNING)
             client.schedule_destruction(info)
             client.cancel_destruction(info)

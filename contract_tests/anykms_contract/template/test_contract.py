@@ -11,6 +11,7 @@ from acmekms import AcmeProvider, Vault
 from anykms_contract import (
     AsymmetricDecryptionContract,
     CapabilityContract,
+    ConsistencyContract,
     CrossProviderContract,
     EnvelopeContract,
     ErrorsContract,
@@ -49,6 +50,9 @@ class TestLifecycle(LifecycleContract): ...
 
 
 class TestStates(StateContract): ...
+
+
+class TestConsistency(ConsistencyContract): ...
 
 
 class TestCapabilities(CapabilityContract): ...

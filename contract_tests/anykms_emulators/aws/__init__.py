@@ -6,7 +6,8 @@
 
 It implements every operation of the KMS service model but custom key stores, which it refuses as an account
 without one is refused. What it does otherwise than AWS, by choice: no IAM (grants and policies are kept, not
-enforced); reads are consistent at once; rotation is instant; no SM2 (China only), no ML_KEM_512 and no Nitro
+enforced); reads are consistent at once unless `lag` says
+otherwise; rotation is instant; no SM2 (China only), no ML_KEM_512 and no Nitro
 attestation; its ciphertexts are its own. Where no public recording has the words of an error, they are the
 emulator's: rely on the code.
 """
@@ -29,6 +30,7 @@ from anykms_emulators.recorder import Request
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from datetime import datetime
 
     from anykms_emulators.clock import Clock
     from anykms_emulators.faults import Fault
@@ -122,6 +124,8 @@ class AWSEmulator(Emulator):
         fault = self._record(request, operation, request_id)
         if fault is not None and fault.delay:
             time.sleep(fault.delay)
+        if fault is not None and fault.action is not None:
+            fault.action()
         if fault is not None and fault.kind == "reset":
             return None
         if fault is not None and fault.kind in ("error", "throttle"):
@@ -155,15 +159,31 @@ class AWSEmulator(Emulator):
             raise KmsError("UnknownOperationException")
         parameters = check(operation, wire.parse(request.body))
         now = self.clock.now()
-        call = Call(self._account, operation, caller.region, parameters, now, request_id)
         with self._account.lock:
             self._account.catch_up(now)
+            account = self._account
+            if operation in _LAGGING:
+                account = self._behind(now) or account
+            else:
+                self.lag.change(account.number, account.copy)
+            call = Call(account, operation, caller.region, parameters, now, request_id)
             if operation not in data_plane.HANDLERS:
                 return HANDLERS[operation](call)
-        return HANDLERS[operation](call)
+        return HANDLERS[operation](call)  # cryptography runs outside the lock
+
+    def _behind(self, now: datetime) -> Account | None:
+        account = cast("Account | None", self.lag.view(self._account.number))
+        if account is not None:
+            account.catch_up(now)
+        return account
 
 
 HANDLERS: Final = {**control_plane.HANDLERS, **control_plane.REFUSED, **data_plane.HANDLERS}
+# "The AWS KMS API follows an eventual consistency model" (AWS KMS developer guide, "Eventual consistency"): all
+# that reads or uses a key. What changes a key is done on the newest state, which is kinder than AWS.
+_LAGGING: Final = frozenset(
+    name for name in HANDLERS if name in data_plane.HANDLERS or name.startswith(("Describe", "Get", "List"))
+) - {"GetParametersForImport"}
 
 
 def _faulty_reply(fault: Fault, request_id: str) -> Reply:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import bisect
+import copy
 import json
 import re
 import threading
@@ -68,6 +69,12 @@ class Account:
         self.regions = {name: Region(name) for name in regions}
         self.import_tokens: dict[bytes, ImportToken] = {}
         self.lock = threading.RLock()
+
+    def copy(self) -> Account:
+        """Everything as it is now, for a replica that is behind."""
+        made = Account(self.number, ())
+        made.regions = copy.deepcopy(self.regions)
+        return made
 
     def catch_up(self, now: datetime) -> None:
         """Let the time up to `now` do its work on every key: rotation, expiry, deletion."""

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, Final, Self, cast
 from anykms_emulators.azure import wire
 from anykms_emulators.azure.errors import KeyVaultError
 from anykms_emulators.azure.machine import Machine
-from anykms_emulators.azure.operations import OPERATIONS, Call, route
+from anykms_emulators.azure.operations import OPERATIONS, Call, Operation, route
 from anykms_emulators.azure.tls import NAMES, Certificates
 from anykms_emulators.azure.tokens import LIFETIME, TokenIssuer
 from anykms_emulators.azure.vault import Vault, VaultSettings
@@ -241,6 +241,14 @@ class AzureEmulator(Emulator):
             return wire.challenge(error, managed_hsm=managed_hsm)
         return self._serve(request, vault, f"https://{authority}", caller, request_id)
 
+    def _replica(self, vault: Vault, operation: Operation, host: str) -> Vault:
+        """The replica that answers; `lag` decides which for what reads a key or uses it."""
+        if operation.name in _CHANGES:
+            self.lag.change(host, vault.copy)
+        if operation.name not in _LAGGING:
+            return vault
+        return cast("Vault | None", self.lag.view(host)) or vault
+
     def _serve(
         self, request: HttpRequest, vault: Vault, base: str, caller: str, request_id: str
     ) -> Reply | None:
@@ -256,6 +264,8 @@ class AzureEmulator(Emulator):
             if fault is not None:
                 if fault.delay:
                     time.sleep(fault.delay)
+                if fault.action is not None:
+                    fault.action()
                 if fault.kind == "reset":
                     return None
                 if fault.kind in ("error", "throttle"):
@@ -266,7 +276,7 @@ class AzureEmulator(Emulator):
             if api < operation.first:
                 raise KeyVaultError(404, "NotFound", "This api-version has no such operation.")
             call = Call(
-                vault=vault,
+                vault=self._replica(vault, operation, wire.read_host(base.removeprefix("https://")) or ""),
                 base=base,
                 api=api,
                 name=variables.get("name", ""),
@@ -279,6 +289,16 @@ class AzureEmulator(Emulator):
         except KeyVaultError as error:
             reply = wire.failure(error, request_id, managed_hsm=managed_hsm)
         return None if fault is not None and fault.kind == "lost reply" else reply
+
+
+# What reads, and what uses a key. The others change something, on the newest state.
+_LAGGING: Final = frozenset(
+    operation.name for operation in OPERATIONS if operation.method == "GET" and "rotationpolicy" not in operation.path
+) | {"encrypt", "decrypt", "wrapKey", "unwrapKey", "sign", "verify"}  # fmt: skip
+_CHANGES: Final = frozenset(
+    ("CreateKey", "ImportKey", "RotateKey", "UpdateKey", "DeleteKey", "RecoverDeletedKey", "PurgeDeletedKey",
+     "RestoreKey", "UpdateKeyRotationPolicy")
+)  # fmt: skip
 
 
 def _try_body(body: bytes) -> tuple[dict[str, Any], KeyVaultError | None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import copy
 import json
 import os
 import threading
@@ -123,6 +124,13 @@ class Vault:
         self._lock = threading.RLock()
         self._keys: dict[str, Key] = {}
         self._deleted: dict[str, DeletedKey] = {}
+
+    def copy(self) -> Vault:
+        """Everything as it is now, for a replica that is behind."""
+        made = Vault(self.settings, self._clock, self._backup_key)
+        with self._lock:
+            made._keys, made._deleted = copy.deepcopy((self._keys, self._deleted))
+        return made
 
     def now(self) -> int:
         """The emulator's time in whole seconds since 1970."""

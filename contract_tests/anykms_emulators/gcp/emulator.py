@@ -7,6 +7,7 @@ import threading
 import urllib.parse
 from collections.abc import Callable, Iterable, Mapping
 from concurrent import futures
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, Self, TypeAlias, cast
 
 import grpc
@@ -33,6 +34,13 @@ if TYPE_CHECKING:
 
 ROUTING_HEADER: Final = "x-goog-request-params"
 _WORKERS: Final = 16
+_USES: Final = frozenset(
+    ("Encrypt", "Decrypt", "RawEncrypt", "RawDecrypt", "AsymmetricSign", "AsymmetricDecrypt", "MacSign", "MacVerify")
+)  # fmt: skip
+_CHANGES: Final = frozenset(
+    ("UpdateCryptoKeyVersion", "UpdateCryptoKeyPrimaryVersion", "DestroyCryptoKeyVersion", "RestoreCryptoKeyVersion",
+     "CreateCryptoKeyVersion", "ImportCryptoKeyVersion")
+)  # fmt: skip
 _Behaviour: TypeAlias = Callable[[bytes, grpc.ServicerContext], bytes]
 
 logger = logging.getLogger(__name__)
@@ -215,9 +223,23 @@ class GCPEmulator(Emulator):
 
     def _answer(self, operation: str, rpc: Rpc[Any, Any], request: Any) -> Any:
         self._corruptions.apply(operation, "request", request)
-        reply = rpc.answer(request)
+        reply = self._replica(operation, rpc, request).answer(request)
         self._corruptions.apply(operation, "response", reply)
         return reply
+
+    def _replica(self, operation: str, rpc: Rpc[Any, Any], request: Any) -> Rpc[Any, Any]:
+        """The method on the replica that answers; `lag` decides which for a use of a key."""
+        if operation in _CHANGES:
+            key = names.key_of(_routed(rpc.routing, request))
+            if _is_eventual(operation, request):
+                with self._store.lock:
+                    self.lag.change(key, lambda: self._store.copy(key))
+            else:
+                self.lag.strong(key)
+        if operation not in _USES:
+            return rpc
+        behind = cast("Store | None", self.lag.view(names.key_of(request.name)))
+        return rpc if behind is None else replace(rpc, answer=getattr(DataPlane(behind), rpc.answer.__name__))
 
     def _record(self, operation: str, request: Any, headers: Mapping[str, str]) -> None:
         self.requests.record(Request(operation, plain(raw(request)), headers, "", ""))
@@ -225,6 +247,8 @@ class GCPEmulator(Emulator):
     def _before(self, fault: Fault, context: grpc.ServicerContext) -> None:
         if fault.delay:
             self._stopping.wait(fault.delay)
+        if fault.action is not None:
+            fault.action()
         if fault.kind == "throttle":
             raise throttled(fault.retry_after)
         if fault.kind == "error":
@@ -241,6 +265,18 @@ class GCPEmulator(Emulator):
     def _cut(self, context: grpc.ServicerContext) -> None:
         if self._relay is not None:
             self._relay.reset(int(context.peer().rpartition(":")[2]))
+
+
+def _is_eventual(operation: str, request: Any) -> bool:
+    """Whether uses of the key may not feel the change at once.
+
+    Google names two such changes: disabling a version, and another primary version ("Cloud KMS resource
+    consistency"). It says nothing of destruction, which is taken for one too. Creating and enabling are strongly
+    consistent, and so is all that reads.
+    """
+    if operation == "UpdateCryptoKeyVersion":
+        return "state" in request.update_mask.paths and request.crypto_key_version.state.name == "DISABLED"
+    return operation in ("UpdateCryptoKeyPrimaryVersion", "DestroyCryptoKeyVersion")
 
 
 class _Handlers(grpc.GenericRpcHandler):
@@ -266,11 +302,16 @@ def _headers(context: grpc.ServicerContext) -> dict[str, str]:
     return {key: value if isinstance(value, str) else value.hex() for key, value in pairs}
 
 
-def _check_routing(headers: Mapping[str, str], field: str, request: Any) -> None:
-    """The official clients name the resource in a header too; a front end routes by it alone."""
+def _routed(field: str, request: Any) -> str:
     value = request
     for part in field.split("."):
         value = getattr(value, part)
+    return cast("str", value)
+
+
+def _check_routing(headers: Mapping[str, str], field: str, request: Any) -> None:
+    """The official clients name the resource in a header too; a front end routes by it alone."""
+    value = _routed(field, request)
     given = urllib.parse.parse_qs(
         headers.get(ROUTING_HEADER, ""), keep_blank_values=True, errors="replace"
     ).get(field)

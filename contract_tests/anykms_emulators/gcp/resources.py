@@ -6,6 +6,7 @@ that passed (rotations, destructions, expiry).
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import threading
 from dataclasses import dataclass, field
@@ -61,6 +62,9 @@ class Pending:
 
     reads: int | None
     finish: Callable[[], None]
+
+    def __deepcopy__(self, memo: object) -> Pending:
+        return Pending(0, lambda: None)  # the original finishes the original
 
 
 @dataclass(slots=True, eq=False)
@@ -216,6 +220,12 @@ class Store:
         self.jobs: dict[str, ImportJob] = {}
         self.retired: dict[str, RetiredResource] = {}
         self.operations: dict[str, bytes] = {}
+
+    def copy(self, key: str) -> Store:
+        """One key as it is now, for a replica that is behind; an empty store if there is none of that name."""
+        made = Store(self.clock)
+        made.keys = copy.deepcopy({name: held for name, held in self.keys.items() if name == key})
+        return made
 
     def ring(self, name: str, field_name: str = "name") -> KeyRing:
         """The key ring; INVALID_ARGUMENT for a malformed name, NOT_FOUND for an unknown one."""
