@@ -699,7 +699,7 @@ class Keyring:
             record_id=message.immutable.record_id,
             generation=generation,
             recipients=tuple(target._recipients),
-            removed=tuple(old for old in message.wrapped_keys if old not in target._recipients),
+            removed=tuple([old for old in message.wrapped_keys if old not in target._recipients]),
             opened_by=uri,
             sender_authenticated=authenticated,
         )
@@ -861,7 +861,7 @@ class Keyring:
     def _matched(self, message: Message) -> list[_Match]:
         """Recipients that are keys of this ring, in the ring's order."""
         wrapped = message.wrapped_keys
-        matched = [(uri, wrapped[uri]) for uri in self._wrappers if uri in wrapped]
+        matched = [(uri, found) for uri in self._wrappers if (found := wrapped.get(uri)) is not None]
         if not matched:
             named = ", ".join(ascii(str(uri)) for uri in wrapped)
             raise KeyNotAllowedError(f"the message is for keys that this keyring does not hold: {named}")
@@ -871,18 +871,18 @@ class Keyring:
         authenticated = [pair for pair in recipients if pair[1].sender_authenticated]
         if not authenticated:
             self._policy.check_sender(False)
-        if self._policy.require_sender_authentication:
+        if self._policy.require_sender_authentication or len(authenticated) == len(recipients):
             return authenticated
         return authenticated + [pair for pair in recipients if not pair[1].sender_authenticated]
 
     def _unwrap(self, recipients: list[_Match], binding: Binding) -> tuple[KeyURI, WrappedKey, bytes]:
         failures: list[KMSError] = []
-        deadline = self._wrappers[recipients[0][0]].start_deadline()
+        deadline = None if len(recipients) == 1 else self._wrappers[recipients[0][0]].start_deadline()
         for uri, wrapped in recipients:
-            wrapper = self._wrappers[uri].until(deadline)
-            bind = binding.bind(wrapped.origin)
+            # A single attempt has the deadline that its own call starts.
+            wrapper = self._wrappers[uri] if deadline is None else self._wrappers[uri].until(deadline)
             try:
-                return uri, wrapped, unwrap_data_key(wrapper, wrapped, bind=bind, pairs=binding.context)
+                return uri, wrapped, unwrap_data_key(wrapper, wrapped, bound=binding.bound(wrapped.origin))
             except _TRY_NEXT as error:
                 failures.append(error)
         first, *others = failures
