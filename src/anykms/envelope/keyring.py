@@ -176,6 +176,7 @@ class Keyring:
         if len(self._wrappers) != len(held):
             raise InvalidArgumentError("a key is in the keyring twice")
         self._recipients = dict(list(self._wrappers.items())[: len(keys)])
+        self._guards = tuple(key.allow for key in held[: len(keys)])
         if cache is not None:
             self._policy.check_cache(seconds=cache.max_age, messages=cache.max_messages)
         trails = (trail for wrapper in self._wrappers.values() for trail in wrapper.trails)
@@ -185,9 +186,10 @@ class Keyring:
         identity = b"" if cache is None else self._identity()
         self._encrypt_slots = b"anykms encrypt" + identity
         self._decrypt_slots = b"anykms decrypt" + identity
-        # Digests of what came last: messages of one data key come in rows.
-        self._last_written = b"", b""
-        self._last_read = b"", b"", b""
+        # What came last, and its slot: messages of one data key come in rows.
+        self._last_written: tuple[dict[str, str], bytes] = {}, b""
+        self._last_opener = held[0].info, held[0].allow
+        self._last_read: tuple[dict[str, str], bytes, bytes] = {}, b"", b""
 
     def _identity(self) -> bytes:
         """What must be equal for two rings to share a data key: policy, connections, key URIs and facts."""
@@ -256,13 +258,13 @@ class Keyring:
         self.allow_writing()
         if isinstance(required, (str, bytes)):
             raise TypeError("required is a collection of context names, not one str")
-        ctx = canonicalise(context)[1]
-        known_ctx, slot = self._last_written
-        if required or ctx != known_ctx:
+        known, slot = self._last_written
+        if required or not slot or context.__class__ is not dict or context != known:
+            pairs, ctx = canonicalise(context)
             names = repr(sorted(set(required))).encode("utf-8", "surrogatepass") if required else b""
             slot = hashlib.sha256(b"".join((self._encrypt_slots, len(ctx).to_bytes(4), ctx, names))).digest()
             if not required:
-                self._last_written = ctx, slot
+                self._last_written = dict(pairs), slot
         found = cache.get(slot, size)
         if found is None:
             oldest = self._policy.max_age
@@ -279,8 +281,8 @@ class Keyring:
 
     def allow_writing(self) -> None:
         """Raises what ``Key.allow`` raises for any key that new messages are made for."""
-        for wrapper in self._recipients.values():
-            wrapper.allow(Operation.WRAP)
+        for allow in self._guards:
+            allow(Operation.WRAP)
 
     def _wrap_calls(self) -> int:
         algorithms = [wrap_algorithm(wrapper.info) for wrapper in self._recipients.values()]
@@ -376,21 +378,29 @@ class Keyring:
             opened = self.open_header(parsed, context, min_generation)
             return opened, opened.body_key.decrypt(parsed.body, bound)
         # What is remembered was proven byte for byte, and is judged by the policy again.
-        ctx = canonicalise(context)[1]
-        start = claimed_head_size(data)
-        head = data[:start]
-        known_ctx, known_head, slot = self._last_read
-        if head != known_head or ctx != known_ctx:
+        known, known_head, slot = self._last_read
+        head: bytes | memoryview = known_head
+        pairs: Mapping[str, str] = known
+        if (
+            not slot
+            or context.__class__ is not dict
+            or context != known
+            or data[: len(known_head)] != known_head
+        ):
+            pairs, ctx = canonicalise(context)
+            head = data[: claimed_head_size(data)]
             slot = hashlib.sha256(b"".join((self._decrypt_slots, len(ctx).to_bytes(4), ctx, head))).digest()
-            self._last_read = ctx, bytes(head), slot
-        size = len(data) - start
+        size = len(data) - len(head)
         found = self._cache.get(slot, size)
         if found is None:
             found = self._opened(self._cache, slot, size, Message(data), context, min_generation)
         if not isinstance(found, Opened) or found.slot != slot:
             raise _misplaced()
+        if head is not known_head:
+            # A whole head only, now that it is proven: the next message may be longer than this one claimed.
+            self._last_read = dict(pairs), bytes(head), slot
         self.check_again(found.facts, min_generation)
-        return found, found.body_key.decrypt(data[start:], bound)
+        return found, found.body_key.decrypt(data[len(head) :], bound)
 
     def _opened(
         self,
@@ -417,7 +427,11 @@ class Keyring:
         Raises:
             PolicyError, StaleMessageError: it does.
         """
-        self._wrappers[facts.key.uri.without_version()].allow(Operation.UNWRAP)
+        opener, allow = self._last_opener
+        if facts.key is not opener:
+            allow = self._wrappers[facts.key.uri.without_version()].allow
+            self._last_opener = facts.key, allow
+        allow(Operation.UNWRAP)
         self._policy.check_message(
             suite=facts.suite, created=facts.created, recipients=facts.recipients, now=self._clock()
         )
