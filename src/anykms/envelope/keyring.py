@@ -20,12 +20,14 @@ from anykms.envelope.message import (
     MAX_GENERATION,
     MAX_RECIPIENTS_READ,
     MAX_RECIPIENTS_WRITTEN,
+    SHORTEST_BODY,
     Binding,
     BodyKey,
     DataKey,
     HeaderFacts,
     Message,
     UnverifiedHeader,
+    body_size,
     checked_aad,
     claimed_head_size,
 )
@@ -248,7 +250,50 @@ class Keyring:
         data = plaintext if type(plaintext) is bytes else buffer(plaintext, "plaintext")
         bound = checked_aad(aad)
         prepared = self._prepared(context, required, len(data))
-        return b"".join((prepared.header, *prepared.body_key.encrypt(data, bound)))
+        return prepared.body_key.encrypt(data, bound, start=prepared.header)
+
+    @audited
+    def encrypt_into(
+        self,
+        plaintext: BytesLike,
+        target: bytearray | memoryview,
+        *,
+        context: Mapping[str, str],
+        aad: BytesLike = b"",
+        required: Collection[str] = (),
+    ) -> int:
+        """``encrypt`` into memory that the caller has: large messages in a row cost no new memory.
+
+        Args:
+            plaintext, context, aad, required: see ``encrypt``.
+            target: writable, of at least the message's size, and no part of ``plaintext``.
+
+        Returns:
+            The message's size; it is at the beginning of ``target``, and the rest is left as it was.
+
+        Raises:
+            TypeError, InvalidArgumentError: bad input; a target that is too small, with the size that it needs.
+            KMSError: a key of the ring cannot wrap now; the target is left as it was then.
+
+        >>> import anykms, tempfile
+        >>> client = anykms.connect(f"local://{tempfile.mkdtemp()}/keys.db", create=True)
+        >>> info = client.generate_key(anykms.KeyConf("orders", anykms.KeyPurpose.ENCRYPT_DECRYPT))
+        >>> ring, target = Keyring([client.key(info)]), bytearray(1000)
+        >>> size = ring.encrypt_into(b"paid", target, context={})
+        >>> ring.decrypt(target[:size], context={})
+        b'paid'
+        """
+        data, room, bound = buffer(plaintext, "plaintext"), _writable(target), checked_aad(aad)
+        if len(data) + SHORTEST_BODY > len(room):
+            raise InvalidArgumentError(
+                f"the target has {len(room)} bytes; the message takes more than {len(data) + SHORTEST_BODY}"
+            )
+        prepared = self._prepared(context, required, len(data))
+        size = len(prepared.header) + body_size(len(data))
+        if size > len(room):
+            raise InvalidArgumentError(f"the target has {len(room)} bytes; the message takes {size}")
+        prepared.body_key.encrypt_into(data, bound, room[:size], start=prepared.header)
+        return size
 
     def _prepared(self, context: Mapping[str, str], required: Collection[str], size: int) -> Prepared:
         """A header and body key to encrypt ``size`` bytes with: new ones, or kept ones that were made here."""
@@ -741,16 +786,14 @@ class Keyring:
         Raises:
             KMSError: as ``decrypt``, or a new recipient cannot wrap now.
         """
-        parsed, sink = Message(buffer(message, "message")), io.BytesIO()
+        parsed = Message(buffer(message, "message"))
         bound = checked_aad(aad)
         checked_generation(min_generation)
         target = self._target(to)
         opened = self.open_header(parsed, context, min_generation)
         plaintext = opened.body_key.decrypt(parsed.body, bound)
         prepared, found = self._renewed(parsed, opened, target, context)
-        sink.write(prepared.header)
-        sink.writelines(prepared.body_key.encrypt(plaintext, bound))
-        return replace(found, message=sink.getvalue())
+        return replace(found, message=prepared.body_key.encrypt(plaintext, bound, start=prepared.header))
 
     @audited
     def reencrypt_stream(
@@ -915,6 +958,15 @@ def inspect(message: BytesLike) -> UnverifiedHeader:
         InvalidCiphertextError, UnsupportedVersionError: not a message that this release reads.
     """
     return Message(buffer(message, "message")).header
+
+
+def _writable(target: bytearray | memoryview) -> memoryview:
+    if not isinstance(target, (bytearray, memoryview)):
+        raise TypeError(f"target is a bytearray or a memoryview, not {type(target).__name__}")
+    view = memoryview(target)
+    if view.readonly or not view.c_contiguous or not view.nbytes:
+        raise InvalidArgumentError("target is memory that can be written, contiguous and not empty")
+    return view.cast("B")
 
 
 def _stale(found: int, demanded: int) -> StaleMessageError:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import io
 import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -57,6 +58,7 @@ SHORTEST_BODY: Final = BODY_START + 16
 ATTACHED: Final = b"\x00"
 DETACHED: Final = b"\x01"
 _CHUNKED_LABEL: Final = b"c2sp.org/chunked-encryption@v1+AEAD_AES_256_GCM\x00"
+_LARGE: Final = 65536
 _SHA256: Final = SHA256()
 _SHA512: Final = SHA512()
 
@@ -193,11 +195,32 @@ class BodyKey:
         return Cobblestone256Decryptor(self._key, self._digest + form + aad)
 
     def encrypt(
-        self, plaintext: bytes | memoryview, aad: bytes, form: bytes = ATTACHED
-    ) -> tuple[bytes, bytes]:
-        """A whole body, in two pieces to join."""
+        self, plaintext: bytes | memoryview, aad: bytes, form: bytes = ATTACHED, start: bytes = b""
+    ) -> bytes:
+        """``start``, and a whole body after it."""
+        if len(plaintext) < _LARGE:
+            encryptor = Cobblestone256Encryptor(self._key, self._digest + form + aad)
+            return b"".join((start, encryptor.update(plaintext), encryptor.finalize()))
+        # Memory that was never touched costs more than AES: BytesIO hands out the one buffer that was written.
+        whole = io.BytesIO(bytes(len(start) + body_size(len(plaintext))))
+        with whole.getbuffer() as target:
+            self.encrypt_into(plaintext, aad, target, form, start)
+        return whole.getvalue()
+
+    def encrypt_into(
+        self,
+        plaintext: bytes | memoryview,
+        aad: bytes,
+        target: memoryview,
+        form: bytes = ATTACHED,
+        start: bytes = b"",
+    ) -> None:
+        """The same into ``target``, of exactly its size."""
         encryptor = Cobblestone256Encryptor(self._key, self._digest + form + aad)
-        return encryptor.update(plaintext), encryptor.finalize()
+        done = len(start)
+        target[:done] = start
+        done += encryptor.update_into(plaintext, target[done:])
+        target[done:] = encryptor.finalize()
 
     def decrypt(self, body: bytes | memoryview, aad: bytes, form: bytes = ATTACHED) -> bytes:
         """The plaintext, once the last chunk has been authenticated.
@@ -209,8 +232,10 @@ class BodyKey:
             raise InvalidCiphertextError(NOT_AUTHENTIC)
         decryptor = Cobblestone256Decryptor(self._key, self._digest + form + aad)
         try:
-            first = decryptor.update(body)
-            return first + decryptor.finalize() if first else decryptor.finalize()
+            if len(body) < _LARGE:
+                first = decryptor.update(body)
+                return first + decryptor.finalize() if first else decryptor.finalize()
+            return _decrypted(decryptor, body)
         except InvalidTag as error:
             raise InvalidCiphertextError(NOT_AUTHENTIC) from error
 
@@ -247,6 +272,25 @@ class Chunks:
             return self._cipher.decrypt((self._base ^ index).to_bytes(12), chunk, None)
         except InvalidTag as error:
             raise InvalidCiphertextError(NOT_AUTHENTIC) from error
+
+
+def _decrypted(decryptor: Cobblestone256Decryptor, body: bytes | memoryview) -> bytes:
+    chunks, tail = divmod(len(body) - BODY_START, SEALED_CHUNK)
+    whole = io.BytesIO(bytes(chunks * CHUNK + max(0, tail - (SEALED_CHUNK - CHUNK))))
+    with whole.getbuffer() as plain:
+        try:
+            done = decryptor.update_into(body, plain)
+            plain[done:] = decryptor.finalize()
+        except BaseException:
+            # update_into leaves what it could not authenticate.
+            plain[:] = bytes(len(plain))
+            raise
+    return whole.getvalue()
+
+
+def body_size(size: int) -> int:
+    """Bytes of the body of a plaintext of ``size`` bytes: there is always a last, short chunk."""
+    return BODY_START + size + (size // CHUNK + 1) * (SEALED_CHUNK - CHUNK)
 
 
 def _expand(key: bytes | bytearray, info: bytes, size: int = 32) -> bytes:
