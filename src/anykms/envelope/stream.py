@@ -10,7 +10,7 @@ import io
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -38,6 +38,8 @@ _UNIT_CHUNKS: Final = 64
 UNIT: Final = _UNIT_CHUNKS * CHUNK
 """Bytes of plaintext handled at once: 1 MiB."""
 _SEALED_UNIT: Final = _UNIT_CHUNKS * SEALED_CHUNK
+_SEALED_PIECE: Final = 16 * SEALED_CHUNK
+"""Bytes read at once: 256 KiB stay in a processor's cache while they are decrypted and copied."""
 _KEPT_CHUNKS: Final = 16
 _END_MISSING: Final = "the end of the message is missing or altered"
 _NOT_READ: Final = "the message was not read to its end, so nothing shows that it is whole"
@@ -187,7 +189,11 @@ class MessageReader(io.BufferedIOBase):
         self._source = source
         self._owner = _Owner()
         self._decryptor = key.decryptor(aad)
-        self._plain = bytearray(_SEALED_UNIT)
+        self._sealed = bytearray(_SEALED_PIECE)
+        self._plain = bytearray(_SEALED_PIECE)
+        # Reading into memory that is there spares what new memory costs; a class of others may have read only.
+        known = type(source) in (io.FileIO, io.BufferedReader, io.BytesIO)
+        self._readinto: Callable[[bytearray], int | None] | None = source.readinto if known else None  # type: ignore[attr-defined] # pyright: ignore[reportAttributeAccessIssue] # these three have it
         self._start = self._end = 0
         self._finished = False
         self._broken: InvalidCiphertextError | None = None
@@ -215,6 +221,9 @@ class MessageReader(io.BufferedIOBase):
 
     def read1(self, size: int = -1, /) -> bytes:
         """At most ``size`` bytes, of one unit; empty at the end. Raises as ``readinto``."""
+        self._check()
+        if self._start == self._end and (size < 0 or size > len(self._plain)):
+            return self._piece()
         return bytes(self._take(UNIT if size < 0 else size))
 
     def read(self, size: int | None = -1, /) -> bytes:
@@ -230,7 +239,7 @@ class MessageReader(io.BufferedIOBase):
         return b"".join(pieces)
 
     def pieces(self) -> Iterator[bytes]:
-        """The plaintext, up to 1 MiB at a time. Raises as ``readinto``."""
+        """The plaintext, up to 256 KiB at a time. Raises as ``readinto``."""
         while piece := self.read1():
             yield piece
 
@@ -268,20 +277,21 @@ class MessageReader(io.BufferedIOBase):
 
     def _take(self, size: int) -> memoryview:
         """Up to ``size`` bytes of the buffer, filled first where it is empty."""
-        if self.closed:
-            raise ValueError("the stream is closed")
-        self._owner.check()
-        if self._broken is not None:
-            raise self._broken
+        self._check()
         while self._start == self._end and not self._finished and size:
             self._fill()
         start, self._start = self._start, min(self._end, self._start + size)
         return memoryview(self._plain)[start : self._start]
 
+    def _check(self) -> None:
+        if self.closed:
+            raise ValueError("the stream is closed")
+        self._owner.check()
+        if self._broken is not None:
+            raise self._broken
+
     def _fill(self) -> None:
-        sealed = self._source.read(_SEALED_UNIT)
-        if sealed is None:
-            raise BlockingIOError("the source of a message must be a blocking file")
+        sealed = self._next()
         try:
             if sealed:
                 self._start, self._end = 0, self._decryptor.update_into(sealed, self._plain)
@@ -292,10 +302,35 @@ class MessageReader(io.BufferedIOBase):
         except InvalidTag as error:
             # update_into leaves what it could not authenticate in the buffer.
             self._forget()
-            self._broken = (
-                InvalidCiphertextError(NOT_AUTHENTIC) if sealed else TruncatedMessageError(_END_MISSING)
-            )
-            raise self._broken from error
+            raise self._break(sealed) from error
+
+    def _piece(self) -> bytes:
+        """What ``_fill`` would put into the buffer, without a copy; empty at the end."""
+        piece = b""
+        while not piece and not self._finished:
+            sealed = self._next()
+            try:
+                piece = self._decryptor.update(sealed) if sealed else self._decryptor.finalize()
+            except InvalidTag as error:
+                raise self._break(sealed) from error
+            self._finished = not sealed
+        return piece
+
+    def _break(self, sealed: bytes | memoryview) -> InvalidCiphertextError:
+        """The error of this and of every later read."""
+        self._broken = InvalidCiphertextError(NOT_AUTHENTIC) if sealed else TruncatedMessageError(_END_MISSING)
+        return self._broken
+
+    def _next(self) -> bytes | memoryview:
+        """The next sealed bytes, empty at the end."""
+        if self._readinto is None:
+            sealed = self._source.read(_SEALED_PIECE)
+        else:
+            size = self._readinto(self._sealed)
+            sealed = None if size is None else memoryview(self._sealed)[:size]
+        if sealed is None:
+            raise BlockingIOError("the source of a message must be a blocking file")
+        return sealed
 
     def _forget(self) -> None:
         self._plain[:] = bytes(len(self._plain))
