@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import random
 import threading
 import tracemalloc
 import zipfile
@@ -29,6 +30,8 @@ def a_ring() -> Keyring:
 
 
 RING = a_ring()
+LONG_PLAIN = random.Random(7).randbytes(5 * CHUNK + 123)  # noqa: S311 # a pattern, no secret
+LONG = RING.encrypt(LONG_PLAIN, context=CONTEXT)
 
 
 def body_offset(message: bytes) -> int:
@@ -179,8 +182,34 @@ def test_a_flip_anywhere_is_refused_by_random_access_where_it_matters() -> None:
         file.seek(CHUNK)
         assert file.read() == plain[CHUNK:]
         file.seek(0)
+        for _ in range(2):
+            with pytest.raises(errors.InvalidCiphertextError):
+                file.read(1)
+    with RING.open(io.BytesIO(bad), context=CONTEXT) as file:
         with pytest.raises(errors.InvalidCiphertextError):
             file.read(1)
+        with pytest.raises(errors.InvalidCiphertextError):
+            file.seek(CHUNK)  # found altered, it gives nothing of what comes after either
+
+
+@settings(max_examples=200)
+@given(st.data())
+def test_a_flip_at_any_offset_releases_nothing_of_its_chunk_or_after_it(data: st.DataObject) -> None:
+    position = data.draw(st.integers(0, len(LONG) - 1))
+    bad = damaged(LONG, position)
+    chunk = max(0, position - body_offset(LONG) - BODY_START) // SEALED_CHUNK
+    readers: list[Callable[[], BinaryIO]] = [
+        lambda: cast("BinaryIO", RING.decrypt_stream(io.BytesIO(bad), context=CONTEXT)),
+        lambda: cast("BinaryIO", RING.open(io.BytesIO(bad), context=CONTEXT)),
+    ]
+    for start in readers:
+        out = b""
+        with pytest.raises(errors.KMSError):  # noqa: PT012 # opening may fail, or any read up to the chunk
+            with start() as reader:
+                while piece := reader.read(CHUNK):
+                    out += piece
+        assert out == LONG_PLAIN[: len(out)]
+        assert len(out) <= chunk * CHUNK
 
 
 @pytest.mark.parametrize("size", [0, 1, CHUNK - 1, CHUNK, CHUNK + 1, 2 * CHUNK + 7])

@@ -324,7 +324,7 @@ class MessageReader(io.BufferedIOBase):
     def _next(self) -> bytes | memoryview:
         """The next sealed bytes, empty at the end."""
         if self._readinto is None:
-            sealed = self._source.read(_SEALED_PIECE)
+            sealed: bytes | memoryview | None = self._source.read(_SEALED_PIECE)
         else:
             size = self._readinto(self._sealed)
             sealed = None if size is None else memoryview(self._sealed)[:size]
@@ -341,7 +341,7 @@ class MessageFile(io.BufferedIOBase):
     """A seekable binary file inside a message, decrypted where it is read. ``Keyring.open`` makes one.
 
     The last chunk is authenticated before a size is told or a byte is given, every other chunk whole before a byte of
-    it is given. It may be used by several threads, one at a time. It closes its source.
+    it is given. A file in which one chunk was found altered gives nothing more. It may be used by several threads, one at a time. It closes its source.
     """
 
     def __init__(
@@ -359,6 +359,7 @@ class MessageFile(io.BufferedIOBase):
         self._lock = threading.Lock()
         self._body = body + BODY_START
         self._kept: OrderedDict[int, bytes] = OrderedDict()
+        self._broken: InvalidCiphertextError | None = None
         self._position = 0
         source.seek(body)
         self._chunks = key.chunks(_exactly(source, BODY_START), aad)
@@ -403,7 +404,7 @@ class MessageFile(io.BufferedIOBase):
         """Fill ``target``; less only at the end.
 
         Raises:
-            InvalidCiphertextError: a chunk is not authentic; nothing of it is given.
+            InvalidCiphertextError: a chunk is not authentic; nothing of it is given, nor of any other from then on.
         """
         self._check()
         view = memoryview(target).cast("B")
@@ -445,6 +446,8 @@ class MessageFile(io.BufferedIOBase):
     def _check(self) -> None:
         if self.closed:
             raise ValueError("the file is closed")
+        if self._broken is not None:
+            raise self._broken
 
     def _chunk(self, index: int) -> bytes:
         known = self._kept.get(index)
@@ -453,7 +456,12 @@ class MessageFile(io.BufferedIOBase):
             return known
         self._source.seek(self._body + index * SEALED_CHUNK)
         size = self._tail_size if index == self._last else SEALED_CHUNK
-        plain = self._chunks.open(index, _exactly(self._source, size))
+        try:
+            plain = self._chunks.open(index, _exactly(self._source, size))
+        except InvalidCiphertextError as error:
+            self._kept.clear()
+            self._broken = error
+            raise
         self._kept[index] = plain
         if len(self._kept) > _KEPT_CHUNKS:
             self._kept.popitem(last=False)
