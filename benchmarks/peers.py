@@ -1,11 +1,11 @@
-"""What users would pick instead of anykms, and the ciphers underneath, each behind one shape. Nothing here asks a network.
+"""What users would pick instead of anykms, and the ciphers underneath, each behind one shape.
 
-The wrapping keys of all of them are in this process's memory.
+Nothing here asks a network: the wrapping keys of all of them are in this process's memory.
 """
 
 # Neither aws-encryption-sdk nor tink ships types.
 # pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
-# pyright: reportUnknownArgumentType=false, reportUnknownLambdaType=false
+# pyright: reportUnknownArgumentType=false, reportUnknownLambdaType=false, reportCallIssue=false
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import io
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, BinaryIO, Final, Protocol
+from typing import Any, BinaryIO, Final, Protocol, cast
 
 import aws_encryption_sdk
 import tink
@@ -209,10 +209,13 @@ def messages(keystore: Keyring) -> dict[str, Peer]:
             "pyca's Cobblestone-256, which the body of our message is: committing, no header, no wrapped key",
         ),
         "anykms, cached data key": _anykms(
-            ring(cache=DataKeyCache()), "AES-256, committing, header authenticated; one data key for many messages"
+            ring(cache=DataKeyCache()),
+            "AES-256, committing, header authenticated; one data key for many messages",
         ),
         "anykms, key in memory": _anykms(ring(), "the same with a new wrapped data key for every message"),
-        "anykms, key in a keystore": _anykms(keystore, "the same with the wrapping key in an SQLite keystore"),
+        "anykms, key in a keystore": _anykms(
+            keystore, "the same with the wrapping key in an SQLite keystore"
+        ),
         "AWS Encryption SDK, unsigned, cached": _esdk(
             _UNSIGNED, "AES-256, committing, data key from its caching materials manager", cached=True
         ),
@@ -292,7 +295,7 @@ def _tink_stream() -> Stream:
             return len(data)
 
     def encrypt(source: BinaryIO, sink: Sink) -> None:
-        with primitive.new_encrypting_stream(Held(sink), AAD) as writer:
+        with primitive.new_encrypting_stream(cast("BinaryIO", Held(sink)), AAD) as writer:
             while piece := source.read(UNIT):
                 writer.write(piece)
 
@@ -356,7 +359,10 @@ def rewraps() -> dict[str, tuple[Callable[[], object], str]]:
         wrapped = after.encrypt(before.decrypt(sealed[4 : 4 + size], b""), b"")
         return b"".join((len(wrapped).to_bytes(4), wrapped, sealed[4 + size :]))
 
-    found["Tink KMS envelope"] = tink_rewrap, "by hand, it has none: two AEAD calls in C++; nothing else is checked"
+    found["Tink KMS envelope"] = (
+        tink_rewrap,
+        "by hand, it has none: two AEAD calls in C++; nothing else is checked",
+    )
     for name, suite in (("unsigned", _UNSIGNED), ("default", _SIGNED)):
         one, other = (_esdk(suite, "", cached=False) for _ in range(2))
         protected = one.encrypt(bytes(1024))

@@ -6,6 +6,7 @@ The result goes to docs/performance.json, and the page and the plot are made fro
 from __future__ import annotations
 
 import argparse
+import ctypes
 import gc
 import io
 import json
@@ -79,9 +80,7 @@ def message_times(keystore: Keyring, quick: bool) -> list[dict[str, object]]:
             "decrypt": {name: partial(peer.decrypt, sealed[name]) for name, peer in subjects.items()},
         }
         for way, turns in ways.items():
-            found = samples(
-                turns, rounds=3 if quick else rounds, seconds=seconds, clock=time.process_time
-            )
+            found = samples(turns, rounds=3 if quick else rounds, seconds=seconds, clock=time.process_time)
             for name, times in found.items():
                 rows.append(
                     {
@@ -140,15 +139,16 @@ def stream_times(size: int, quick: bool) -> list[dict[str, object]]:
         whole = io.BytesIO()
         stream.encrypt(cast("Any", peers.Repeated(size)), whole)
         sealed[name] = whole.getvalue()
+
+    def encrypted(stream: peers.Stream) -> None:
+        stream.encrypt(cast("Any", peers.Repeated(size)), peers.Nowhere())
+
+    def decrypted(stream: peers.Stream, message: bytes) -> None:
+        stream.decrypt(io.BytesIO(message), peers.Nowhere())
+
     ways: dict[str, dict[str, Subject]] = {
-        "encrypt": {
-            name: lambda stream=stream: stream.encrypt(cast("Any", peers.Repeated(size)), peers.Nowhere())
-            for name, stream in subjects.items()
-        },
-        "decrypt": {
-            name: lambda stream=stream, name=name: stream.decrypt(io.BytesIO(sealed[name]), peers.Nowhere())
-            for name, stream in subjects.items()
-        },
+        "encrypt": {name: partial(encrypted, stream) for name, stream in subjects.items()},
+        "decrypt": {name: partial(decrypted, stream, sealed[name]) for name, stream in subjects.items()},
     }
     rows: list[dict[str, object]] = []
     for way, turns in ways.items():
@@ -175,6 +175,8 @@ def _resident(name: str) -> int:
 def _peak_of(work: Callable[[], None]) -> int:
     """Bytes of memory that ``work`` needs at its peak, beyond what the process had before."""
     gc.collect()
+    # What the C library keeps of memory that was freed would hide what is needed again.
+    ctypes.CDLL(None).malloc_trim(0)
     with open("/proc/self/clear_refs", "w", encoding="ascii") as marks:
         marks.write("5")
     before = _resident("VmRSS")
@@ -183,10 +185,10 @@ def _peak_of(work: Callable[[], None]) -> int:
 
 
 def peak(subject: str, way: str, size: int) -> int:
-    """In a process of its own: peak memory of one stream, once a short one has loaded everything."""
+    """In a process of its own: peak memory of one stream, once a short one has loaded all code."""
     stream = peers.streams()[subject]
     with tempfile.TemporaryFile() as short:
-        stream.encrypt(cast("Any", peers.Repeated(4 * MIB)), short)
+        stream.encrypt(cast("Any", peers.Repeated(KIB)), short)
         short.seek(0)
         stream.decrypt(short, peers.Nowhere())
     if way == "encrypt":
@@ -230,7 +232,7 @@ def rewrap_rates(keystore: Keyring, quick: bool) -> list[dict[str, object]]:
 
 def calls(count: int) -> list[dict[str, object]]:
     """Calls at the provider's seam for ``count`` messages of 1 KiB under one context, by policy of the cache."""
-    data = bytes(KIB)
+    data, message = bytes(KIB), b""
     rows: list[dict[str, object]] = []
     for per_key in (2**20, 10_000):
         provider = peers.MemoryKeys()
@@ -243,7 +245,13 @@ def calls(count: int) -> list[dict[str, object]]:
             # More than the messages need only where the keys grow too old meanwhile.
             allowed = -(-count // per_key) + int(seconds // cache.max_age)
             rows.append(
-                {"way": "encrypt", "per_key": per_key, "messages": count, "calls": wrapped, "allowed": allowed}
+                {
+                    "way": "encrypt",
+                    "per_key": per_key,
+                    "messages": count,
+                    "calls": wrapped,
+                    "allowed": allowed,
+                }
             )
             began = time.monotonic()
             for _ in range(count):

@@ -66,7 +66,7 @@ class Altered(io.RawIOBase):
 class _Attack:
     def __init__(self, ring: Keyring, plain: bytes, sealed: bytes) -> None:
         self.ring = ring
-        self.plain = memoryview(plain)
+        self.plain = plain
         self.sealed = sealed
         self.body = len(sealed) - Message(sealed).header.body_size
         self.most = 0

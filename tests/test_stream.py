@@ -204,10 +204,15 @@ def test_a_flip_at_any_offset_releases_nothing_of_its_chunk_or_after_it(data: st
     ]
     for start in readers:
         out = b""
-        with pytest.raises(errors.KMSError):  # noqa: PT012 # opening may fail, or any read up to the chunk
+        try:
             with start() as reader:
                 while piece := reader.read(CHUNK):
                     out += piece
+        except (errors.InvalidCiphertextError, errors.UnsupportedVersionError):
+            noticed = True
+        else:
+            noticed = False
+        assert noticed
         assert out == LONG_PLAIN[: len(out)]
         assert len(out) <= chunk * CHUNK
 

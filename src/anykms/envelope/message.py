@@ -149,7 +149,9 @@ class DataKey:
             KMSError: one of them cannot wrap now.
         """
         bound = self.binding.bound(origin)
-        recipients = [wrap_data_key(wrapper, self._secret, bound=bound, origin=origin) for wrapper in wrappers]
+        recipients = [
+            wrap_data_key(wrapper, self._secret, bound=bound, origin=origin) for wrapper in wrappers
+        ]
         body = b"".join((b"\x93", self.binding.immutable, _encode(recipients), _encode(generation)))
         if len(body) > MAX_HEADER:
             raise InvalidArgumentError(

@@ -318,7 +318,9 @@ class MessageReader(io.BufferedIOBase):
 
     def _break(self, sealed: bytes | memoryview) -> InvalidCiphertextError:
         """The error of this and of every later read."""
-        self._broken = InvalidCiphertextError(NOT_AUTHENTIC) if sealed else TruncatedMessageError(_END_MISSING)
+        self._broken = (
+            InvalidCiphertextError(NOT_AUTHENTIC) if sealed else TruncatedMessageError(_END_MISSING)
+        )
         return self._broken
 
     def _next(self) -> bytes | memoryview:
@@ -341,7 +343,8 @@ class MessageFile(io.BufferedIOBase):
     """A seekable binary file inside a message, decrypted where it is read. ``Keyring.open`` makes one.
 
     The last chunk is authenticated before a size is told or a byte is given, every other chunk whole before a byte of
-    it is given. A file in which one chunk was found altered gives nothing more. It may be used by several threads, one at a time. It closes its source.
+    it is given. A file in which one chunk was found altered gives nothing more. It may be used by several threads, one
+    at a time. It closes its source.
     """
 
     def __init__(
