@@ -393,6 +393,43 @@ def test_a_loopback_url_needs_the_resource_check_off(az: AzureEmulator, keys: Ke
         assert lenient.get_key("loopback").id.startswith(f"{url}/keys/loopback/")
 
 
+def _ask_machine(az: AzureEmulator, method: str, path: str, headers: dict[str, str]) -> tuple[int, bytes]:
+    connection = http.client.HTTPConnection(az.environment["HTTPS_PROXY"].removeprefix("http://"), timeout=30)
+    connection.request(method, path, headers=headers)
+    reply = connection.getresponse()
+    found = reply.status, reply.read()
+    connection.close()
+    return found
+
+
+def test_the_machines_identity_gives_tokens_to_who_has_its_secret(az: AzureEmulator) -> None:
+    path = "/msi/token?api-version=2019-08-01&resource=https://vault.azure.net"
+    secret = {"X-IDENTITY-HEADER": az.environment["IDENTITY_HEADER"]}
+    status, body = _ask_machine(az, "GET", path, secret)
+    assert status == 200
+    assert {"token_type": "Bearer", "resource": "https://vault.azure.net"}.items() <= json.loads(body).items()
+    assert _ask_machine(az, "GET", path, {"X-IDENTITY-HEADER": "guess"})[0] == 401
+    assert _ask_machine(az, "GET", path, {})[0] == 401
+    assert _ask_machine(az, "GET", "/msi/token", secret)[0] == 400
+    assert _ask_machine(az, "GET", f"/keys?{API}", secret | {"Host": VAULT})[0] == 404
+
+
+@pytest.mark.parametrize("host", ["example.com:443", "my-vault.vault.azure.net:80", "localhost:443", "x"])
+def test_the_machines_proxy_leads_to_vaults_alone(az: AzureEmulator, host: str) -> None:
+    assert _ask_machine(az, "CONNECT", host, {})[0] == 403
+
+
+def test_the_machines_variables_are_all_that_the_sdk_needs(
+    az: AzureEmulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in az.environment.items():
+        monkeypatch.setenv(name, value)
+    identity = importlib.import_module("azure.identity")
+    with identity.DefaultAzureCredential() as credential, KeyClient(f"https://{VAULT}", credential) as client:
+        client.create_ec_key("as-on-azure")
+        assert client.get_key("as-on-azure").key_type == "EC"
+
+
 # --- vaults
 
 
@@ -490,7 +527,8 @@ def test_requests_are_recorded_without_telling_secrets(own: AzureEmulator) -> No
     assert encode(b"secret text") not in repr(request)
 
 
-def test_the_command_serves_until_interrupted() -> None:
+@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM])
+def test_the_command_serves_until_interrupted(end: signal.Signals) -> None:
     code = "from anykms_emulators.command import emulator; emulator()"
     with subprocess.Popen(  # noqa: S603 - our own interpreter and our own words
         [sys.executable, "-c", code, "azure", "--port", "0", "--json"],
@@ -510,7 +548,7 @@ def test_the_command_serves_until_interrupted() -> None:
         reply = connection.getresponse()
         assert (reply.status, json.loads(reply.read())) == (200, {"value": [], "nextLink": None})
         connection.close()
-        process.send_signal(signal.SIGINT)
+        process.send_signal(end)
         _, complaints = process.communicate(timeout=30)
     assert process.returncode == 0
     assert "Traceback" not in complaints

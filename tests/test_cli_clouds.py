@@ -11,12 +11,19 @@ from click.testing import CliRunner
 
 from anykms.cli.application import application
 from anykms_emulators.aws import AWSEmulator
+from anykms_emulators.azure import AzureEmulator
+from anykms_emulators.emulator import Emulator
 from anykms_emulators.gcp import GCPEmulator
 
 
-@pytest.fixture(scope="module", params=["awskms", "gcpkms"])
+@pytest.fixture(scope="module", params=["awskms", "azurekms", "gcpkms"])
 def store(request: pytest.FixtureRequest) -> Iterator[tuple[str, dict[str, str]]]:
-    with AWSEmulator() if request.param == "awskms" else GCPEmulator() as cloud:
+    emulators: dict[str, type[Emulator]] = {
+        "awskms": AWSEmulator,
+        "azurekms": AzureEmulator,
+        "gcpkms": GCPEmulator,
+    }
+    with emulators[request.param]() as cloud:
         yield cloud.uri, dict(cloud.environment)
 
 
@@ -42,8 +49,10 @@ def test_a_file_goes_there_and_back(store: tuple[str, dict[str, str]], tmp_path:
     assert name in {row["name"] for row in json.loads(run(store, "keys", "list", "--json"))}
 
 
-def test_an_endpoint_without_tls_needs_the_flag(store: tuple[str, dict[str, str]]) -> None:
-    uri, environment = store
-    result = CliRunner().invoke(application, ["keys", "list"], env={**environment, "ANYKMS_STORE": uri})
+@pytest.mark.parametrize("emulator", [AWSEmulator, GCPEmulator])
+def test_an_endpoint_without_tls_needs_the_flag(emulator: type[AWSEmulator | GCPEmulator]) -> None:
+    with emulator() as cloud:
+        environment = {**cloud.environment, "ANYKMS_STORE": cloud.uri}
+        result = CliRunner().invoke(application, ["keys", "list"], env=environment)
     assert result.exit_code != 0
     assert "allow_insecure_endpoint" in str(result.exception) + result.output

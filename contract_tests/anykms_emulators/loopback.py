@@ -1,7 +1,7 @@
 """A small HTTP/1.1 server on 127.0.0.1 for the emulators whose cloud speaks HTTP.
 
-Keep-alive, Nagle's algorithm off, bodies bounded, TLS when a context is given. A handler gets a whole
-request and returns a `Reply`, or None to cut the connection without one (a TCP reset).
+Keep-alive, Nagle's algorithm off, bodies bounded, TLS when a context is given, CONNECT where a `Tunnel` says so.
+A handler gets a whole request and returns a `Reply`, or None to cut the connection without one (a TCP reset).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 MAX_BODY_BYTES: Final = 1 << 20
 _IDLE_SECONDS: Final = 120
@@ -48,19 +48,35 @@ class Handler(Protocol):
     def __call__(self, request: HttpRequest, /) -> Reply | None: ...
 
 
+@dataclass(frozen=True, slots=True)
+class Tunnel:
+    """What a forward proxy does with CONNECT (RFC 9110 section 9.3.6): play the host itself, over TLS.
+
+    accepts: whether the emulator plays the host `name:port`; any other is refused with 403.
+    handler: answers what comes through the tunnel.
+    """
+
+    accepts: Callable[[str], bool]
+    handler: Handler
+    tls: ssl.SSLContext
+
+
 class LoopbackServer:
     """A server for one handler. `start`, then `port`, then `stop`."""
 
-    def __init__(self, handler: Handler, *, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(
+        self, handler: Handler, *, tls: ssl.SSLContext | None = None, tunnel: Tunnel | None = None
+    ) -> None:
         self._handler = handler
         self._tls = tls
+        self._tunnel = tunnel
         self._server: _Server | None = None
 
     def start(self, port: int = 0) -> None:
         """Listen on 127.0.0.1. OSError when the port is taken, RuntimeError when already started."""
         if self._server is not None:
             raise RuntimeError("the server is already started")
-        self._server = _Server(self._handler, self._tls, port)
+        self._server = _Server(self._handler, self._tls, self._tunnel, port)
         threading.Thread(
             target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True
         ).start()
@@ -86,9 +102,12 @@ class _Server(ThreadingHTTPServer):
     block_on_close = False
     request_queue_size = 128
 
-    def __init__(self, handler: Handler, tls: ssl.SSLContext | None, port: int) -> None:
+    def __init__(
+        self, handler: Handler, tls: ssl.SSLContext | None, tunnel: Tunnel | None, port: int
+    ) -> None:
         self.handler = handler
         self.tls = tls
+        self.tunnel = tunnel
         self._lock = threading.Lock()
         self._open: set[socket.socket] = set()
         super().__init__(("127.0.0.1", port), _Connection)
@@ -107,9 +126,7 @@ class _Server(ThreadingHTTPServer):
             self._open.add(raw)
         try:
             if self.tls is not None:
-                request = self.tls.wrap_socket(raw, server_side=True)
-                with self._lock:
-                    self._open.add(request)
+                request = self.secure(raw, self.tls)
             self.finish_request(request, client_address)
         except OSError:
             pass  # the peer went away, or we cut the connection
@@ -118,6 +135,18 @@ class _Server(ThreadingHTTPServer):
                 self._open.discard(raw)
                 self._open.discard(request)
             self.shutdown_request(request)
+
+    def secure(self, raw: socket.socket, tls: ssl.SSLContext) -> ssl.SSLSocket:
+        """TLS over a connection, as its server."""
+        secured = tls.wrap_socket(raw, server_side=True)
+        with self._lock:
+            self._open.add(secured)
+        return secured
+
+    def forget(self, connection: socket.socket) -> None:
+        """It is closed, or about to be."""
+        with self._lock:
+            self._open.discard(connection)
 
     def close_connections(self) -> None:
         with self._lock:
@@ -130,8 +159,12 @@ class _Connection(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
     wbufsize = -1  # one packet per reply
+    _tunnelled: ssl.SSLSocket | None = None
 
     def handle_one_request(self) -> None:
+        if self._tunnelled is not None and hasattr(socket, "TCP_QUICKACK"):
+            # urllib3 leaves Nagle's algorithm on behind a proxy: an unacknowledged header holds the body up
+            self._tunnelled.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
         try:
             super().handle_one_request()
         except ConnectionError:
@@ -142,12 +175,33 @@ class _Connection(BaseHTTPRequestHandler):
 
     do_GET = do_PUT = do_PATCH = do_DELETE = do_HEAD = do_OPTIONS = do_POST  # noqa: N815
 
+    def do_CONNECT(self) -> None:
+        server = cast("_Server", self.server)
+        if server.tunnel is None or not server.tunnel.accepts(self.path):
+            self._refuse(403, "no tunnel to this host here")
+            return
+        self.send_response(200, "Connection established")
+        self.end_headers()
+        self.wfile.flush()
+        self._tunnelled = self.request = server.secure(self.connection, server.tunnel.tls)
+        self.setup()
+        self.close_connection = False
+
+    def finish(self) -> None:
+        super().finish()
+        if self._tunnelled is not None:
+            cast("_Server", self.server).forget(self._tunnelled)
+            self._tunnelled.close()
+
     def _answer(self) -> None:
         body = self._body()
         if body is None:
             return
         headers = {name.lower(): value for name, value in self.headers.items()}
-        reply = cast("_Server", self.server).handler(HttpRequest(self.command, self.path, headers, body))
+        server = cast("_Server", self.server)
+        tunnelled = server.tunnel if self._tunnelled is not None else None
+        handler = server.handler if tunnelled is None else tunnelled.handler
+        reply = handler(HttpRequest(self.command, self.path, headers, body))
         if reply is None:
             self.close_connection = True
             # a zero linger makes close() send a reset instead of an orderly end

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, Final, Self, cast
 
 from anykms_emulators.azure import wire
 from anykms_emulators.azure.errors import KeyVaultError
+from anykms_emulators.azure.machine import Machine
 from anykms_emulators.azure.operations import OPERATIONS, Call, route
 from anykms_emulators.azure.tls import NAMES, Certificates
 from anykms_emulators.azure.tokens import LIFETIME, TokenIssuer
@@ -85,16 +86,20 @@ class AzureEmulator(Emulator):
         self._vaults: dict[str, Vault] = {}
         self._nonces: defaultdict[str, deque[int]] = defaultdict(deque)
         self._sessions: list[Any] = []
-        self._server = LoopbackServer(self._handle, tls=self._certificates.context)
+        context = self._certificates.context
+        self._server = LoopbackServer(self._handle, tls=context)
+        self._machine = Machine(self._handle, context, lambda resource: self.token(resource=resource))
 
     def start(self) -> Self:
         """Listen on 127.0.0.1; returns itself."""
         self._server.start(self._wanted_port)
+        self._machine.start()
         return self
 
     def stop(self) -> None:
         """Close the port and every connection, those of the clients it made too. Keys stay."""
         self._server.stop()
+        self._machine.stop()
         while self._sessions:
             self._sessions.pop().close()
 
@@ -121,11 +126,14 @@ class AzureEmulator(Emulator):
 
     @property
     def environment(self) -> Mapping[str, str]:
-        """A URL on this machine, a bearer token for it, and whom requests and curl are to trust.
+        """What makes this machine an Azure one: a proxy to the vaults, a managed identity, whom to trust.
 
-        The SDK takes that URL with `verify_challenge_resource=False`. The token ends after seven days.
+        With these the official SDKs reach `uri` as it is, DefaultAzureCredential included. For other tools there
+        are a URL on this machine, which the SDK takes with `verify_challenge_resource=False`, and a bearer token,
+        which ends after seven days.
         """
         return {
+            **self._machine.environment,
             "AZURE_KEYVAULT_URL": f"https://localhost:{self.port}",
             "AZURE_KEYVAULT_TOKEN": self.token(lifetime=_CLI_TOKEN_LIFETIME),
             "REQUESTS_CA_BUNDLE": self.ca_file,
