@@ -270,7 +270,7 @@ def page(result: Result) -> str:
         "## Imports",
         "",
         *_table(
-            ["statement", "ms over bare Python"],
+            ["statement", "processor time over bare Python, ms"],
             ([f"`{statement}`", f"{ms:.1f}"] for statement, ms in result["imports"].items()),
         ),
         "## How it was measured, and how to do it again",
