@@ -934,9 +934,10 @@ class Keyring:
 
     def _unwrap(self, recipients: list[_Match], binding: Binding) -> tuple[KeyURI, WrappedKey, bytes]:
         failures: list[KMSError] = []
-        deadline = None if len(recipients) == 1 else self._wrappers[recipients[0][0]].start_deadline()
+        # A single call has the deadline that it starts itself; several calls share one.
+        several = len(recipients) > 1 or recipients[0][1].sender
+        deadline = self._wrappers[recipients[0][0]].start_deadline() if several else None
         for uri, wrapped in recipients:
-            # A single attempt has the deadline that its own call starts.
             wrapper = self._wrappers[uri] if deadline is None else self._wrappers[uri].until(deadline)
             try:
                 return uri, wrapped, unwrap_data_key(wrapper, wrapped, bound=binding.bound(wrapped.origin))

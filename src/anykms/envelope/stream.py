@@ -222,7 +222,7 @@ class MessageReader(io.BufferedIOBase):
     def read1(self, size: int = -1, /) -> bytes:
         """At most ``size`` bytes, of one unit; empty at the end. Raises as ``readinto``."""
         self._check()
-        if self._start == self._end and (size < 0 or size > len(self._plain)):
+        if self._start == self._end and (size < 0 or size >= len(self._plain) + CHUNK):
             return self._piece()
         return bytes(self._take(UNIT if size < 0 else size))
 
