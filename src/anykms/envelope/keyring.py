@@ -21,6 +21,7 @@ from anykms.envelope.message import (
     MAX_RECIPIENTS_READ,
     MAX_RECIPIENTS_WRITTEN,
     SHORTEST_BODY,
+    SMALL,
     Binding,
     BodyKey,
     DataKey,
@@ -445,7 +446,9 @@ class Keyring:
             # A whole head only, now that it is proven: the next message may be longer than this one claimed.
             self._last_read = dict(pairs), bytes(head), slot
         self.check_again(found.facts, min_generation)
-        return found, found.body_key.decrypt(data[len(head) :], bound)
+        # A copy of a small body costs less than a view of it.
+        body = data[len(head) :] if size < SMALL else memoryview(data)[len(head) :]
+        return found, found.body_key.decrypt(body, bound)
 
     def _opened(
         self,

@@ -58,7 +58,8 @@ SHORTEST_BODY: Final = BODY_START + 16
 ATTACHED: Final = b"\x00"
 DETACHED: Final = b"\x01"
 _CHUNKED_LABEL: Final = b"c2sp.org/chunked-encryption@v1+AEAD_AES_256_GCM\x00"
-_LARGE: Final = 65536
+SMALL: Final = 65536
+"""Bytes from which a message is made and opened in one buffer, without a copy."""
 _SHA256: Final = SHA256()
 _SHA512: Final = SHA512()
 
@@ -200,7 +201,7 @@ class BodyKey:
         self, plaintext: bytes | memoryview, aad: bytes, form: bytes = ATTACHED, start: bytes = b""
     ) -> bytes:
         """``start``, and a whole body after it."""
-        if len(plaintext) < _LARGE:
+        if len(plaintext) < SMALL:
             encryptor = Cobblestone256Encryptor(self._key, self._digest + form + aad)
             return b"".join((start, encryptor.update(plaintext), encryptor.finalize()))
         # Memory that was never touched costs more than AES: BytesIO hands out the one buffer that was written.
@@ -234,7 +235,7 @@ class BodyKey:
             raise InvalidCiphertextError(NOT_AUTHENTIC)
         decryptor = Cobblestone256Decryptor(self._key, self._digest + form + aad)
         try:
-            if len(body) < _LARGE:
+            if len(body) < SMALL:
                 first = decryptor.update(body)
                 return first + decryptor.finalize() if first else decryptor.finalize()
             return _decrypted(decryptor, body)
