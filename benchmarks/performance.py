@@ -138,7 +138,8 @@ def stream_times(size: int, quick: bool) -> list[dict[str, object]]:
     for name, stream in subjects.items():
         whole = io.BytesIO()
         stream.encrypt(cast("Any", peers.Repeated(size)), whole)
-        sealed[name] = whole.getvalue()
+        # A fresh copy, so that each lies in memory of the same kind.
+        sealed[name] = bytes(whole.getbuffer())
 
     def encrypted(stream: peers.Stream) -> None:
         stream.encrypt(cast("Any", peers.Repeated(size)), peers.Nowhere())

@@ -189,11 +189,13 @@ class MessageReader(io.BufferedIOBase):
         self._source = source
         self._owner = _Owner()
         self._decryptor = key.decryptor(aad)
-        self._sealed = bytearray(_SEALED_PIECE)
-        self._plain = bytearray(_SEALED_PIECE)
+        self._sealed = memoryview(bytearray(BODY_START + _SEALED_PIECE))
+        self._plain = bytearray(BODY_START + _SEALED_PIECE)
+        # After the first read every other one begins with a chunk, so that none is kept back and copied.
+        self._wanted = BODY_START + _SEALED_PIECE
         # Reading into memory that is there spares what new memory costs; a class of others may have read only.
         known = type(source) in (io.FileIO, io.BufferedReader, io.BytesIO)
-        self._readinto: Callable[[bytearray], int | None] | None = source.readinto if known else None  # type: ignore[attr-defined] # pyright: ignore[reportAttributeAccessIssue] # these three have it
+        self._readinto: Callable[[memoryview], int | None] | None = source.readinto if known else None  # type: ignore[attr-defined] # pyright: ignore[reportAttributeAccessIssue] # these three have it
         self._start = self._end = 0
         self._finished = False
         self._broken: InvalidCiphertextError | None = None
@@ -326,12 +328,13 @@ class MessageReader(io.BufferedIOBase):
     def _next(self) -> bytes | memoryview:
         """The next sealed bytes, empty at the end."""
         if self._readinto is None:
-            sealed: bytes | memoryview | None = self._source.read(_SEALED_PIECE)
+            sealed: bytes | memoryview | None = self._source.read(self._wanted)
         else:
-            size = self._readinto(self._sealed)
-            sealed = None if size is None else memoryview(self._sealed)[:size]
+            size = self._readinto(self._sealed[: self._wanted])
+            sealed = None if size is None else self._sealed[:size]
         if sealed is None:
             raise BlockingIOError("the source of a message must be a blocking file")
+        self._wanted = _SEALED_PIECE
         return sealed
 
     def _forget(self) -> None:
