@@ -6,8 +6,10 @@ import asyncio
 import inspect
 import io
 import threading
+import time
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -121,6 +123,31 @@ def test_connect_has_the_arguments_of_connect_and_threads() -> None:
     assert extra.default == DEFAULT_THREADS
     left = [p for p in ours.parameters.values() if p is not extra]
     assert ours.replace(parameters=left) == theirs
+
+
+def test_connect_has_the_arguments_of_a_client() -> None:
+    ours, theirs = (inspect.signature(function).parameters for function in (anykms.connect, KMSClient))
+    own = {"uri", "options"}
+    assert {name: p for name, p in ours.items() if name not in own} == {
+        name: p for name, p in theirs.items() if name != "provider"
+    }
+
+
+def test_connect_gives_them_to_its_client(tmp_path: Path) -> None:
+    later = time.time() + 10 * 86400
+    policy = Policy(max_key_age=timedelta(days=9))
+    with anykms.connect(uri(tmp_path), create=True, policy=policy, clock=lambda: later) as client:
+        key = client.key(client.generate_key(TAGS))
+        with pytest.raises(errors.PolicyError, match="max_key_age"):
+            key.mac(b"m")
+
+    async def main() -> None:
+        async with await aio.connect(uri(tmp_path), policy=policy, clock=lambda: later) as client:
+            key = await client.key("tags")
+            with pytest.raises(errors.PolicyError, match="max_key_age"):
+                await key.mac(b"m")
+
+    run(main)
 
 
 def test_a_changed_signature_is_noticed() -> None:

@@ -761,9 +761,11 @@ TAUGHT = (
     "verify",
     "trust",
     "keyset",
+    "audit",
     "store",
+    "emulator",
 )
-"""The commands of anykms.cli and anykms_local."""
+"""The commands of anykms.cli, anykms_local and anykms_emulators."""
 
 
 def every_command(group: click.Group, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import anykms
+import anykms_contract
 
 FORBIDDEN = (
     "asyncio",
@@ -39,6 +40,19 @@ def test_import_loads_nothing_heavy() -> None:
     added = modules_after("import anykms") - modules_after("pass")
     assert "anykms" in added
     assert not [name for name in added if name.split(".")[0] in FORBIDDEN]
+
+
+def test_the_vectors_need_no_pytest() -> None:
+    added = modules_after("import anykms_contract.vectors; anykms_contract.vectors.messages()")
+    assert "anykms_contract.vectors" in added
+    assert not {"pytest", "_pytest", "hypothesis"} & {name.split(".")[0] for name in added}
+
+
+def test_every_name_of_the_contract_is_where_it_is_said_to_be() -> None:
+    names = {name: getattr(anykms_contract, name) for name in anykms_contract.__all__}
+    assert all(value.__module__.startswith("anykms_contract.") for value in names.values())
+    with pytest.raises(AttributeError):
+        _ = anykms_contract.nothing
 
 
 def test_a_name_is_loaded_when_used() -> None:

@@ -171,6 +171,82 @@ def test_certificates_of_both_periods_chain(aws: KMSClient, elsewhere: KMSClient
     assert used == ["awskms", elsewhere.provider]
 
 
+class Application:
+    """A live application: made once, with connections to both clouds, and told the paths of its keysets.
+
+    It names no key and no cloud, and nothing of it changes while it runs.
+    """
+
+    def __init__(self, folder: Path, root: TrustRoot, clients: list[KMSClient]) -> None:
+        self._folder = folder
+        self._root = root
+        self._clients = clients
+
+    def _keyset(self, name: str) -> Keyset:
+        return Keyset.load(self._folder / f"{name}.keyset", self._root, name=name)
+
+    def store(self, value: bytes) -> bytes:
+        return self._keyset("orders").keyring(self._clients).encrypt(value, context={"tenant": "42"})
+
+    def fetch(self, message: bytes) -> bytes:
+        return self._keyset("orders").keyring(self._clients).decrypt(message, context={"tenant": "42"})
+
+    def sign(self, message: bytes) -> bytes:
+        return self._keyset("releases").signer(self._clients).sign(message)
+
+    def verify(self, message: bytes, signature: bytes) -> str:
+        return self._keyset("releases").verifier().verify(message, signature).provider
+
+    def issue(self, subject: str) -> tuple[x509.Certificate, x509.Certificate]:
+        """A certificate of the authority's own, and one that it issues."""
+        signer = self._keyset("issuers").signer(self._clients)
+        own: Any = signer.as_private_key().public_key()
+        leaf = ec.generate_private_key(ec.SECP256R1()).public_key()
+        return certificate("ca", "ca", own, signer), certificate("ca", subject, leaf, signer)
+
+    def issuer(self, issued: x509.Certificate) -> str:
+        found = self._keyset("issuers").verifier().verify(issued.tbs_certificate_bytes, issued.signature)
+        return found.provider
+
+
+KINDS = {
+    "orders": ("ENCRYPT_DECRYPT", None),
+    "releases": ("SIGN_VERIFY", "PS256"),
+    "issuers": ("SIGN_VERIFY", "ES256"),
+}
+
+
+def test_a_live_application_moves_by_an_edit_of_its_keysets_alone(
+    aws: KMSClient, elsewhere: KMSClient, admin: Key, root: TrustRoot, tmp_path: Path
+) -> None:
+    for name, kind in KINDS.items():
+        keyset = Keyset.create(name, generate(aws, f"{name}-1", *kind))
+        keyset.save(tmp_path / f"{name}.keyset", root, signers=[admin])
+    application = Application(tmp_path, root, [aws, elsewhere])
+    old_message, old_signature = application.store(b"paid"), application.sign(b"v1")
+    old_chain = application.issue("before")
+
+    for name, kind in KINDS.items():
+        path = tmp_path / f"{name}.keyset"
+        successor = generate(elsewhere, f"{name}-2", *kind)
+        Keyset.load(path, root, name=name).succeed(successor).save(path, root, signers=[admin])
+
+    new_message, new_signature = application.store(b"sent"), application.sign(b"v2")
+    new_chain = application.issue("after")
+    assert [r.uri.scheme for r in inspect(new_message).recipients] == [elsewhere.provider]
+    assert (application.fetch(old_message), application.fetch(new_message)) == (b"paid", b"sent")
+    assert application.verify(b"v1", old_signature) == "awskms"
+    assert application.verify(b"v2", new_signature) == elsewhere.provider
+    with pytest.raises(errors.InvalidSignatureError):
+        application.verify(b"v2", old_signature)
+    for authority, issued in (old_chain, new_chain):
+        issued.verify_directly_issued_by(authority)
+    assert [application.issuer(issued) for _, issued in (old_chain, new_chain)] == [
+        "awskms",
+        elsewhere.provider,
+    ]
+
+
 def test_an_alias_moved_in_the_console_is_found_and_changes_nothing(aws: KMSClient, kms: Any) -> None:
     keyset = Keyset.create("orders", generate(aws, "orders-1", "ENCRYPT_DECRYPT"))
     message = keyset.keyring([aws]).encrypt(b"paid", context={})

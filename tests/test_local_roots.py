@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import sqlite3
 import stat
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from functools import partial
@@ -204,6 +206,48 @@ def test_a_passphrase_file(path: Path, tmp_path: Path) -> None:
     file.write_bytes(b"x" * 5000)
     with pytest.raises(KeystoreError, match="more than 4096"):
         opens(path, options)
+
+
+def read(terminal: int) -> bytes:
+    """What a terminal shows next; nothing once nobody has it open any more."""
+    try:
+        return os.read(terminal, 1024)
+    except OSError:
+        return b""
+
+
+def test_the_terminal_is_asked_although_standard_input_is_none(path: Path) -> None:
+    """Data may come through standard input while the passphrase comes from the terminal, as getpass does it."""
+    program = (
+        "import fcntl, sys, termios\n"
+        "fcntl.ioctl(int(sys.argv[1]), termios.TIOCSCTTY, 0)\n"
+        "import anykms\n"
+        "with anykms.connect(sys.argv[2], create=True) as client:\n"
+        "    client.generate_key(anykms.KeyConf('orders', 'ENCRYPT_DECRYPT'))\n"
+    )
+    ours, theirs = os.openpty()
+    try:
+        child = subprocess.Popen(  # noqa: S603 # our own program
+            [sys.executable, "-c", program, str(theirs), str(uri(path, "?root=passphrase"))],
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+            pass_fds=[theirs],
+        )
+        os.close(theirs)
+        shown = b""
+        answered = 0
+        while piece := read(ours):
+            shown += piece
+            while answered < shown.count(b"Passphrase"):
+                os.write(ours, PASSPHRASE.encode() + b"\n")
+                answered += 1
+        assert child.wait(60) == 0
+        assert answered
+        # What was typed was not echoed.
+        assert PASSPHRASE.encode() not in shown
+    finally:
+        os.close(ours)
+    assert opens(path, "?root=passphrase", lambda: PASSPHRASE)
 
 
 def test_the_terminal_is_asked_where_there_is_one(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

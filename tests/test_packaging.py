@@ -18,11 +18,12 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 IGNORED = shutil.ignore_patterns(
     "__pycache__", "*.egg-info", ".*_cache", ".venv*", "build", "dist", ".git", ".hypothesis"
 )
-INSTALLED = ["README.md", "LICENSE", "pyproject.toml", "src", "providers", "contract_tests"]
+INSTALLED = ["README.md", "LICENSE", "pyproject.toml", "src", "providers", "migration", "contract_tests"]
 
 
 def source_roots() -> list[str]:
-    candidates = [*ROOT.glob("src/*"), *ROOT.glob("providers/*"), *ROOT.glob("contract_tests/anykms_*")]
+    roots = ("src/*", "providers/*", "migration/*", "contract_tests/anykms_*")
+    candidates = [path for root in roots for path in ROOT.glob(root)]
     return sorted(str(path.relative_to(ROOT)) for path in candidates if (path / "__init__.py").is_file())
 
 

@@ -284,7 +284,7 @@ Emulator = AWSEmulator | AzureEmulator | GCPEmulator
 
 
 @pytest.mark.parametrize("emulator", [AWSEmulator, AzureEmulator, GCPEmulator])
-def test_cloud_keys_sign_for_pyjwt_and_joserfc(emulator: Callable[[], Emulator]) -> None:
+def test_cloud_keys_sign_for_x509_pyjwt_and_joserfc(emulator: Callable[[], Emulator]) -> None:
     with emulator() as cloud, connect(cloud.uri, **cloud.options) as client:
         capable = {
             capability.algorithm for capability in client.capabilities if capability.operation == "sign"
@@ -297,6 +297,16 @@ def test_cloud_keys_sign_for_pyjwt_and_joserfc(emulator: Callable[[], Emulator])
             )
             key = client.key(client.generate_key(conf))
             private: Any = key.as_private_key()
+            made = certificate("root", private.public_key(), "root", key, ca=True)
+            made.verify_directly_issued_by(made)
+            key.public_key().verify(made.tbs_certificate_bytes, made.signature)
+            request = (
+                x509.CertificateSigningRequestBuilder()
+                .subject_name(named("service"))
+                .sign(private, hash_of(algorithm), rsa_padding=pss(algorithm))
+            )
+            der = request.public_bytes(serialization.Encoding.DER)
+            assert x509.load_der_x509_csr(der).is_signature_valid
             jwk = key.public_key().jwk()
             name = "EdDSA" if algorithm == "Ed25519" else algorithm
             token = jwt.encode({"sub": "ada"}, private, algorithm=name)

@@ -6,7 +6,7 @@ import base64
 import hashlib
 import hmac
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -19,9 +19,12 @@ from cryptography.hazmat.primitives.serialization import load_der_public_key
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anykms import Key, KeyConf, KeyInfo, KMSClient, Policy, TrustRoot, UnverifiedSeal, connect, seal
+from anykms import Key, KeyConf, KeyInfo, KMSClient, Policy, TrustRoot, UnverifiedSeal, connect, errors, seal
 from anykms.errors import InvalidArgumentError, SealError
 from anykms.trust import pae
+from anykms_emulators.aws import AWSEmulator
+from anykms_emulators.azure import AzureEmulator
+from anykms_emulators.gcp import GCPEmulator
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -128,3 +131,32 @@ def test_only_documents_are_sealed_and_only_keys_seal(client: KMSClient, admin: 
         TrustRoot([admin.public_key()]).open(b"", dict, name="orders")
     with pytest.raises(TypeError):
         TrustRoot([admin.public_key()]).open("text", KeyInfo, name="orders")  # type: ignore[call-overload] # pyright: ignore[reportArgumentType, reportCallIssue] # the mistake
+
+
+# Sealing keys in a service
+
+
+Cloud = AWSEmulator | AzureEmulator | GCPEmulator
+
+
+@pytest.mark.parametrize("emulator", [AWSEmulator, AzureEmulator, GCPEmulator])
+def test_keys_in_a_cloud_seal_and_open(emulator: Callable[[], Cloud], admin: Key) -> None:
+    conf = KeyConf("orders", "ENCRYPT_DECRYPT")
+    with emulator() as cloud, connect(cloud.uri, **cloud.options) as client:
+        signer = client.key(client.generate_key(KeyConf("sealer", "SIGN_VERIFY", algorithm="ES256")))
+        sealed = seal(conf, signers=[signer, admin], generation=1)
+        # Offline, with pinned public keys; and by the key itself, whose state is asked.
+        for key in (signer.public_key(), signer):
+            root = TrustRoot([key, admin.public_key()], threshold=2)
+            assert root.open(sealed, KeyConf, name="orders") == conf
+        client.disable_key(signer.info)
+        with pytest.raises(errors.KeyDisabledError):
+            TrustRoot([signer]).open(sealed, KeyConf, name="orders")
+        if not any(capability.operation == "mac" for capability in client.capabilities):
+            assert client.provider == "azurekms"
+            return
+        mac = client.key(client.generate_key(KeyConf("macs", "MAC", algorithm="HS256")))
+        maced = seal(conf, signers=[mac], generation=1)
+        assert TrustRoot([mac]).open(maced, KeyConf, name="orders") == conf
+        with pytest.raises(errors.SealError):
+            TrustRoot([mac]).open(sealed, KeyConf, name="orders")

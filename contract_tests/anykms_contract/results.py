@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import msgspec
 
+from anykms_contract import load_clauses
 from anykms_contract.clauses import Contract
 
 FORMAT: Final = "anykms-contract-report/1"
@@ -167,6 +168,7 @@ _ORDER: Final = (
 
 def suite() -> list[type[Contract]]:
     """The contracts of the suite, in the order of docs/contract.md."""
+    load_clauses()
     known = [c for c in Contract.__subclasses__() if c.__module__.startswith("anykms_contract.")]
     return sorted(known, key=lambda contract: _ORDER.index(title(contract)))
 

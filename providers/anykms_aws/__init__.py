@@ -10,8 +10,6 @@ from typing import Any, Final, Self
 
 from anykms.algorithms import KeyPurpose
 from anykms.errors import (
-    IntegrityError,
-    InvalidArgumentError,
     InvalidCiphertextError,
     InvalidMacError,
     KeyDestroyedError,
@@ -31,10 +29,18 @@ from anykms.keys import (
     KeyTemplate,
     KeyURI,
     KeyVersion,
-    check_name,
     utc_seconds,
 )
-from anykms.provider import Capability, Operation, SignatureEncoding, WrapContext, Wrapped, state_error
+from anykms.provider import (
+    Capability,
+    Operation,
+    SignatureEncoding,
+    WrapContext,
+    Wrapped,
+    is_name,
+    mismatch,
+    state_error,
+)
 from anykms_aws import creation, facts, specs
 from anykms_aws.connection import DEFAULT_TIMEOUT, Connection, Reply, client_config, connect
 from anykms_aws.facts import ALIAS_PREFIX, SCHEME, arn_of
@@ -159,10 +165,8 @@ class AWSProvider:
                 pass  # a name of our own may look like a key id
         elif ":" in name or "/" in name:
             return self._facts(self._arn(KeyURI.from_spelling(name)), None)
-        try:
-            check_name(name)
-        except InvalidArgumentError as error:
-            raise KeyNotFoundError(f"no key can be called {ascii(name)[:100]}") from error
+        if not is_name(name):
+            raise KeyNotFoundError(f"no key can be called {ascii(name)[:100]}")
         return self._facts(ALIAS_PREFIX + name, name)
 
     def list_keys(self) -> Iterator[KeyInfo]:
@@ -184,7 +188,9 @@ class AWSProvider:
         metadata = self._aws.describe(identifier)
         arn: str = metadata["Arn"]
         if identifier.startswith("arn:") and ":key/" in identifier and arn != identifier:
-            raise IntegrityError("AWS KMS describes another key than the one asked for")
+            raise mismatch(
+                "AWS KMS describes another key than the one asked for", expected=identifier, found=arn
+            )
         tags: Mapping[str, str] = {}
         try:
             tags = creation.read_tags(self._aws, arn)
@@ -195,7 +201,11 @@ class AWSProvider:
         if name is not None and not facts.is_ours(tags):
             raise KeyNotFoundError(f"{identifier} leads to a key that anykms did not make: {arn}")
         if name is not None and not facts.has_name(tags, name):
-            raise IntegrityError(f"{identifier} leads to a key that was not made under this name: {arn}")
+            raise mismatch(
+                f"{identifier} leads to {arn}, a key that was not made under this name",
+                expected=name,
+                found=facts.name_in(tags),
+            )
         return self._read(metadata, tags)
 
     def _read(self, metadata: Reply, tags: Mapping[str, str]) -> KeyInfo:
@@ -363,8 +373,10 @@ class AWSProvider:
     def _crypto(self, info: KeyInfo, method: str, **parameters: object) -> Reply:
         """A call whose reply says which key served it."""
         reply = self._use(info, method, **parameters)
-        if reply.get("KeyId") != arn_of(info):
-            raise IntegrityError("AWS KMS used another key than the one it was told to")
+        if (used := reply.get("KeyId")) != arn_of(info):
+            raise mismatch(
+                "AWS KMS used another key than the one it was told to", expected=arn_of(info), found=used
+            )
         return reply
 
     def _describe(self, info: KeyInfo) -> Reply:

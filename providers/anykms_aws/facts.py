@@ -22,7 +22,7 @@ from anykms.keys import (
     check_name,
     utc_seconds,
 )
-from anykms.provider import state_error
+from anykms.provider import mismatch, state_error
 from anykms_aws import specs
 from anykms_aws.connection import Reply
 
@@ -100,9 +100,14 @@ def is_ours(tags: Tags) -> bool:
     return any(name.startswith(_TAG_PREFIX) for name in tags)
 
 
+def name_in(tags: Tags) -> str | None:
+    """The name that the key was made under, as its tags tell it."""
+    return tags.get(_NAME)
+
+
 def has_name(tags: Tags, name: str) -> bool:
     """Whether anykms made the key under ``name``, as its tags tell it."""
-    return tags.get(_NAME) == name
+    return name_in(tags) == name
 
 
 def are_first_tags(tags: Tags, template: KeyTemplate) -> bool:
@@ -139,7 +144,9 @@ def check_tags(info: KeyInfo, tags: Tags) -> None:
     for name, wanted in expected.items():
         found = tags.get(name, "").removeprefix(_UNFINISHED)
         if found != wanted:
-            raise IntegrityError(f"tag {name} of the key is {ascii(found)[:80]}, its KeyInfo says {wanted}")
+            raise mismatch(
+                f"tag {name} of the key is not what its KeyInfo says", expected=wanted, found=found
+            )
 
 
 def read(metadata: Reply, tags: Tags, get_spki: Callable[[], bytes | None]) -> KeyInfo:
@@ -185,7 +192,9 @@ def _uri(arn: str) -> KeyURI:
     try:
         return KeyURI(SCHEME, "/" + arn)
     except InvalidArgumentError as error:
-        raise IntegrityError("AWS names the key by something that is not the ARN of a key") from error
+        raise mismatch(
+            "AWS names the key by something else", expected="the ARN of a key", found=arn
+        ) from error
 
 
 def _fingerprint(metadata: Reply, tags: Tags, spki: bytes | None) -> str:
@@ -196,7 +205,11 @@ def _fingerprint(metadata: Reply, tags: Tags, spki: bytes | None) -> str:
         return pinned
     found = fingerprint(spki)
     if pinned is not None and pinned != found:
-        raise IntegrityError(f"the key's public key is {found}, its tag says {pinned}: someone edited it")
+        raise mismatch(
+            f"the fingerprint of the key's public key is not that of tag {_FINGERPRINT}",
+            expected=pinned,
+            found=found,
+        )
     return found
 
 
@@ -212,29 +225,29 @@ def _tagged_name(tags: Tags) -> str:
     try:
         return check_name(tags.get(_NAME, ""))
     except InvalidArgumentError as error:
-        raise _edited(_NAME) from error
+        raise _edited(_NAME, "the name of a key", tags) from error
 
 
 def _tagged_algorithm(tags: Tags) -> Algorithm:
     try:
         return Algorithm(tags.get(_ALGORITHM, ""))
     except ValueError as error:
-        raise _edited(_ALGORITHM) from error
+        raise _edited(_ALGORITHM, "an algorithm", tags) from error
 
 
 def _tagged_window(tags: Tags) -> int:
     text = tags.get(_WINDOW, "")
     if text not in map(str, DESTROY_WINDOW_DAYS):
-        raise _edited(_WINDOW)
+        raise _edited(_WINDOW, "a number of days", tags)
     return int(text)
 
 
 def _tagged_digest(tags: Tags) -> str:
     digest = tags.get(_CONF, "").removeprefix(_UNFINISHED)
     if not _CONF_DIGEST.fullmatch(digest):
-        raise _edited(_CONF)
+        raise _edited(_CONF, "a digest of 52 characters", tags)
     return digest
 
 
-def _edited(tag: str) -> IntegrityError:
-    return IntegrityError(f"tag {tag} of the key is missing or edited")
+def _edited(tag: str, expected: str, tags: Tags) -> IntegrityError:
+    return mismatch(f"tag {tag} of the key is missing or edited", expected=expected, found=tags.get(tag))

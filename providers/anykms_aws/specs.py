@@ -12,11 +12,10 @@ from typing import Final
 
 from anykms.algorithms import Algorithm, KeyPurpose
 from anykms.errors import (
-    IntegrityError,
     UnsupportedOperationError,
 )
 from anykms.keys import KeyInfo, KeyOrigin, KeyState, ProtectionLevel
-from anykms.provider import LIFECYCLE, Capability, Operation, capabilities
+from anykms.provider import LIFECYCLE, Capability, Operation, capabilities, mismatch
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,8 +117,10 @@ def algorithm_of(key_spec: str, key_usage: str, chosen: Algorithm | None) -> tup
         return assumed
     spec = _SPECS.get((chosen, assumed[1]))
     if spec is None or (spec.key_spec, spec.key_usage) != (key_spec, key_usage):
-        raise IntegrityError(
-            f"the tag of a key of {key_spec} for {key_usage} says {chosen}: someone edited it"
+        raise mismatch(
+            f"tag anykms:algorithm of a key of {key_spec} for {key_usage}: someone edited it",
+            expected=assumed[0],
+            found=chosen,
         )
     return chosen, assumed[1]
 
@@ -177,6 +178,8 @@ def check_same_kind(info: KeyInfo, key_spec: str, key_usage: str) -> None:
     """Raises IntegrityError unless a key of that spec and usage can be the one that ``info`` describes."""
     spec = spec_of(info.algorithm, info.key_size)
     if (spec.key_spec, spec.key_usage) != (key_spec, key_usage):
-        raise IntegrityError(
-            f"AWS says that the key is {key_spec} for {key_usage}, its KeyInfo says {info.algorithm}"
+        raise mismatch(
+            f"AWS says that the key {info.name} is of another kind",
+            expected=f"{info.algorithm}: {spec.key_spec} for {spec.key_usage}",
+            found=f"{key_spec} for {key_usage}",
         )

@@ -33,6 +33,7 @@ from anykms.provider import (
     SignatureEncoding,
     WrapContext,
     Wrapped,
+    mismatch,
     state_error,
 )
 from anykms_azure import creation, facts, specs
@@ -256,9 +257,7 @@ class AzureProvider:
         except KeyNotFoundError:
             return None
         if len(rows) > 1:
-            raise IntegrityError(
-                f"{name}{SENDER_SUFFIX} has {len(rows)} versions, and a sender key has one for life"
-            )
+            raise facts.second_version(name + SENDER_SUFFIX, rows)
         return rows[0]
 
     def _rotation_period(self, name: str) -> int | None:
@@ -473,10 +472,14 @@ class AzureProvider:
         """A sender key, which ``info`` pins by its public key and not by its version."""
         with self._use(info):
             bundle, row = self._vault.current(self._name(info.uri))
-        if facts.fingerprint(bundle) != info.fingerprint:
+        if (found := facts.fingerprint(bundle)) != info.fingerprint:
             with self._use(info):
                 facts.check_created(info, self._vault.rows(self._name(info.uri))[0].created)
-            raise IntegrityError(f"{info.name} has another public key than the pinned one")
+            raise mismatch(
+                f"{info.name} has a public key of another fingerprint than the pinned one",
+                expected=info.fingerprint,
+                found=found,
+            )
         return bundle, row
 
     def _usable(self, info: KeyInfo, version: str | None, operation: str | None = None) -> str:
@@ -512,8 +515,11 @@ class AzureProvider:
             reply = self._azure.ask(
                 "POST", f"/keys/{name}/{version}/{verb}", {"alg": str(info.algorithm), **sent}
             )
-        if str(reply.get("kid")).lower() != facts.kid_of(self._azure.host, name, version):
-            raise IntegrityError("Key Vault used another key than the one it was told to")
+        wanted, used = facts.kid_of(self._azure.host, name, version), str(reply.get("kid")).lower()
+        if used != wanted:
+            raise mismatch(
+                "Key Vault used another key than the one it was told to", expected=wanted, found=used
+            )
         return reply
 
     @contextlib.contextmanager

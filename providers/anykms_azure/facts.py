@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from anykms.algorithms import Algorithm, KeyPurpose
 from anykms.errors import IntegrityError, KeyDestroyedError, UnsupportedOperationError
 from anykms.keys import KeyInfo, KeyOrigin, KeyState, KeyTemplate, KeyURI, KeyVersion, ProtectionLevel
+from anykms.provider import mismatch
 from anykms_azure import specs
 from anykms_azure.connection import Reply
 from anykms_azure.specs import Sku
@@ -109,7 +110,9 @@ def version_in(kid: object) -> str:
     """The version at the end of a key identifier."""
     found = str(kid).rpartition("/")[2].lower()
     if not _VERSION.fullmatch(found):
-        raise IntegrityError("Key Vault's answer names no version of the key")
+        raise mismatch(
+            "Key Vault's answer names no version of the key", expected="32 hex digits", found=found
+        )
     return found
 
 
@@ -208,7 +211,9 @@ def check_tags(info: KeyInfo, tags: Tags) -> None:
     for name, wanted in expected.items():
         found = tags.get(name, "")
         if found != wanted:
-            raise IntegrityError(f"tag {name} of the key is {ascii(found)[:80]}, its KeyInfo says {wanted}")
+            raise mismatch(
+                f"tag {name} of the key is not what its KeyInfo says", expected=wanted, found=found
+            )
 
 
 def check_rows(info: KeyInfo, rows: list[Row]) -> None:
@@ -219,30 +224,43 @@ def check_rows(info: KeyInfo, rows: list[Row]) -> None:
         IntegrityError: edited tags, or a version that nobody may have made.
     """
     if info.uri.version is not None and info.uri.version not in {row.id for row in rows}:
-        raise KeyDestroyedError("the key is destroyed; another has its name now")
+        raise _another(f"version {info.uri.version}", ", ".join(row.id for row in rows))
     if info.conf_digest is None:
         return
     if info.uri.version is None:
         check_created(info, rows[0].created)
     if info.purpose is not KeyPurpose.ENCRYPT_DECRYPT and len(rows) > 1:
-        raise IntegrityError(
-            f"the key has {len(rows)} versions, and a {info.purpose} key has one for life: someone else made one"
-        )
+        raise second_version(info.name, rows, info.uri.version)
     ours = _first_of_ours(rows)
     if not info.name.endswith(SENDER_SUFFIX):
         check_tags(info, {} if ours is None else ours.tags)
 
 
+def _another(expected: str, found: str) -> KeyDestroyedError:
+    return KeyDestroyedError(
+        f"the key is destroyed; another has its name now: expected {expected}, found {found[:200]}"
+    )
+
+
+def second_version(name: str, rows: list[Row], only: str | None = None) -> IntegrityError:
+    """The error for a key that has one version for life and got another; ``only`` is that one, if it is known."""
+    return mismatch(
+        f"{name} has {len(rows)} versions, and a key of its kind has one for life: someone else made one",
+        expected="one version" if only is None else f"version {only} alone",
+        found=", ".join(row.id for row in rows),
+    )
+
+
 def check_created(info: KeyInfo, created: datetime) -> None:
     """Raises KeyDestroyedError where a key of that age cannot be the one that ``info`` describes."""
     if created > info.created_at:
-        raise KeyDestroyedError("the key is destroyed; another has its name now")
+        raise _another(f"one made at {info.created_at}", f"one made at {created}")
 
 
 def check_deleted(info: KeyInfo, row: Row) -> None:
     """The same of a deleted key, of which Azure shows the last version only."""
     if info.uri.version is not None and info.uri.version != row.id:
-        raise KeyDestroyedError("the key is destroyed; another has its name now")
+        raise _another(f"version {info.uri.version}", row.id)
     if info.conf_digest is None or info.name.endswith(SENDER_SUFFIX):
         return
     check_created(info, first_created(row))
@@ -296,11 +314,17 @@ def check_as_made(purpose: KeyPurpose, algorithm: Algorithm, bundle: Reply) -> N
     """Raises IntegrityError unless the key is of the kind that anykms makes, with exactly those key_ops."""
     kind, jwk = specs.kind_of(purpose, algorithm), bundle["key"]
     found = (str(jwk.get("kty")).removesuffix("-HSM"), jwk.get("crv"), key_ops(bundle))
-    if found != (kind.kty, kind.crv, kind.key_ops):
-        raise IntegrityError(
-            f"the key is {found[0]} with key_ops {', '.join(sorted(found[2]))}, which no {algorithm} key of anykms "
-            "has: someone edited it"
+    made = (kind.kty, kind.crv, kind.key_ops)
+    if found != made:
+        raise mismatch(
+            f"no {algorithm} key of anykms is such a key: someone edited it",
+            expected=_kind_text(*made),
+            found=_kind_text(*found),
         )
+
+
+def _kind_text(kty: str, crv: object, ops: frozenset[str]) -> str:
+    return f"{kty}{f' {crv}' if crv else ''} with key_ops {', '.join(sorted(ops))}"
 
 
 def read(bundle: Reply, rows: list[Row], sender: Reply | None, host: str, sku: Sku) -> KeyInfo:
@@ -328,13 +352,16 @@ def read(bundle: Reply, rows: list[Row], sender: Reply | None, host: str, sku: S
     wraps, public = purpose is KeyPurpose.ENCRYPT_DECRYPT, specs.has_public_key(algorithm)
     sender_fingerprint = None
     if ours is not None and wraps and public:
-        if sender is None or fingerprint(sender) != tags.get(_SENDER):
-            raise IntegrityError(
-                f"the key {name}{SENDER_SUFFIX} is not the sender key that {name} was made with"
+        found = None if sender is None else fingerprint(sender)
+        if found is None or found != tags.get(_SENDER):
+            raise mismatch(
+                f"the key {name}{SENDER_SUFFIX} is not the sender key that {name} was made with: its fingerprint",
+                expected=tags.get(_SENDER),
+                found=found,
             )
         sender_fingerprint = tags[_SENDER]
     if ours is not None and not wraps and len(rows) > 1:
-        raise IntegrityError(f"{name} has {len(rows)} versions, and a {purpose} key has one for life")
+        raise second_version(name, rows)
     version = version_in(jwk.get("kid"))
     first = rows[0] if ours is not None or wraps else next(row for row in rows if row.id == version)
     days, level = attributes.get("recoverableDays"), str(attributes.get("recoveryLevel"))
@@ -383,9 +410,9 @@ def _tagged(tags: Tags, ops: frozenset[str]) -> tuple[KeyPurpose, Algorithm]:
     try:
         algorithm = Algorithm(tags.get(_ALGORITHM, ""))
     except ValueError as error:
-        raise _edited(_ALGORITHM) from error
+        raise _edited(_ALGORITHM, "an algorithm", tags) from error
     if algorithm not in specs.ALGORITHMS:
-        raise _edited(_ALGORITHM)
+        raise _edited(_ALGORITHM, "an algorithm of Azure", tags)
     if algorithm is Algorithm.RSA_OAEP_256 and "wrapKey" not in ops:
         return KeyPurpose.ASYMMETRIC_DECRYPT, algorithm
     wraps = KeyPurpose.ENCRYPT_DECRYPT in algorithm.spec.purposes
@@ -395,12 +422,12 @@ def _tagged(tags: Tags, ops: frozenset[str]) -> tuple[KeyPurpose, Algorithm]:
 def _tagged_digest(tags: Tags) -> str:
     digest = tags.get(_CONF, "")
     if not _CONF_DIGEST.fullmatch(digest):
-        raise _edited(_CONF)
+        raise _edited(_CONF, "a digest of 52 characters", tags)
     return digest
 
 
-def _edited(tag: str) -> IntegrityError:
-    return IntegrityError(f"tag {tag} of the key is missing or edited")
+def _edited(tag: str, expected: str, tags: Tags) -> IntegrityError:
+    return mismatch(f"tag {tag} of the key is missing or edited", expected=expected, found=tags.get(tag))
 
 
 # Rotation policies

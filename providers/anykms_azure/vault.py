@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Final, TypeVar
 
-from anykms.errors import DeadlineExceededError, IntegrityError, KeyNotFoundError, KMSError
+from anykms.errors import DeadlineExceededError, KeyNotFoundError, KMSError
+from anykms.provider import mismatch
 from anykms_azure import facts
 from anykms_azure.connection import Connection, Reply
 from anykms_azure.facts import Row
@@ -125,8 +126,11 @@ class Vault:
     def _checked(self, bundle: Reply, name: str, version: str | None) -> Reply:
         """``bundle``, if it is of the key (and version) that was asked for."""
         kid = str(facts.section(bundle, "key").get("kid")).lower()
-        if kid != facts.kid_of(self.azure.host, name, version or facts.version_in(kid)):
-            raise IntegrityError("Key Vault answers with another key than the one asked for")
+        wanted = facts.kid_of(self.azure.host, name, version or facts.version_in(kid))
+        if kid != wanted:
+            raise mismatch(
+                "Key Vault answers with another key than the one asked for", expected=wanted, found=kid
+            )
         return bundle
 
 

@@ -37,7 +37,15 @@ from anykms.keys import (
     KeyURI,
     KeyVersion,
 )
-from anykms.provider import Capability, Operation, SignatureEncoding, WrapContext, Wrapped, state_error
+from anykms.provider import (
+    Capability,
+    Operation,
+    SignatureEncoding,
+    WrapContext,
+    Wrapped,
+    mismatch,
+    state_error,
+)
 from anykms_gcp import facts, specs
 from anykms_gcp.connection import DEFAULT_TIMEOUT, Connection, Reply, check_seconds, checked, connect
 from anykms_gcp.facts import SCHEME, Versions
@@ -154,7 +162,7 @@ class GCPProvider:
         except KeyExistsError as error:
             raise self._taken(name) from error.__cause__
         if key.name != name:
-            raise IntegrityError("Cloud KMS made another key than the one asked for")
+            raise mismatch("Cloud KMS made another key than the one asked for", expected=name, found=key.name)
         version_name = f"{name}/cryptoKeyVersions/{facts.ONLY_VERSION}"
         try:
             version = self._generated(version_name)
@@ -272,7 +280,9 @@ class GCPProvider:
     def _get(self, key_name: str) -> Reply:
         key = self._gcp.ask("get_crypto_key", name=key_name)
         if key.name != key_name:
-            raise IntegrityError("Cloud KMS describes another key than the one asked for")
+            raise mismatch(
+                "Cloud KMS describes another key than the one asked for", expected=key_name, found=key.name
+            )
         return key
 
     def _versions(self, key: Reply, number: str | None) -> Versions:

@@ -24,6 +24,7 @@ from google.cloud.kms_v1.services.key_management_service.transports import KeyMa
 
 from anykms.errors import IntegrityError, InvalidArgumentError, UnavailableError
 from anykms.keys import ConnectionURI
+from anykms.provider import mismatch
 from anykms_gcp.errors import SDK_ERRORS, translate
 
 Reply = Any
@@ -130,7 +131,9 @@ class Connection:
                 if getattr(reply, f"verified_{field}") is not True:
                     raise IntegrityError(f"Cloud KMS did not receive {field}, or it did not match")
         if method not in _UNNAMED and reply.name != name and not is_version_of(reply.name, name):
-            raise IntegrityError("Cloud KMS used another key than the one it was told to")
+            raise mismatch(
+                "Cloud KMS used another key than the one it was told to", expected=name, found=reply.name
+            )
         return reply
 
     def close(self) -> None:

@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat,
 from anykms.algorithms import Algorithm, KeyPurpose
 from anykms.errors import IntegrityError, InvalidArgumentError, KMSError, UnsupportedOperationError
 from anykms.keys import KeyInfo, KeyOrigin, KeyState, KeyTemplate, KeyURI, ProtectionLevel, utc_seconds
-from anykms.provider import state_error
+from anykms.provider import mismatch, state_error
 from anykms_gcp import specs
 from anykms_gcp.connection import Connection, Reply, checked, is_version_of
 
@@ -122,7 +122,9 @@ def _callers_tags(labels: Mapping[str, str]) -> dict[str, str]:
 def _conf_digest(labels: Mapping[str, str]) -> str:
     digest = labels[_CONF]
     if not _BASE32.fullmatch(digest):
-        raise IntegrityError(f"label {_CONF} of the key was edited")
+        raise mismatch(
+            f"label {_CONF} of the key was edited", expected="a digest of 52 characters", found=digest
+        )
     return digest
 
 
@@ -139,7 +141,7 @@ def read_public_key(gcp: Connection, name: str, algorithm: Algorithm) -> bytes:
     wanted = "NIST_PQC" if algorithm in specs.ML_DSA else "PEM"
     reply = gcp.ask("get_public_key", name=name, public_key_format=wanted)
     if reply.name != name:
-        raise IntegrityError("Cloud KMS gave the public key of another version")
+        raise mismatch("Cloud KMS gave the public key of another version", expected=name, found=reply.name)
     data = checked(reply.public_key.data, reply.public_key.crc32c_checksum, "the public key")
     raw = _ML_DSA.get(algorithm)
     try:
@@ -180,7 +182,11 @@ def read(key: Reply, version: Reply, spki: bytes | None) -> KeyInfo:
     ours = is_ours(key)
     origin = _origin(key, version, level)
     if ours and origin is not KeyOrigin.PROVIDER:
-        raise IntegrityError("the material of a key that anykms made was brought in by someone else")
+        raise mismatch(
+            "the material of a key that anykms made was brought in by someone else",
+            expected=KeyOrigin.PROVIDER,
+            found=origin,
+        )
     labels: Mapping[str, str] = key.labels
     public = specs.has_public_key(purpose)
     return KeyInfo(
@@ -206,7 +212,9 @@ def _uri(name: str) -> KeyURI:
     try:
         return KeyURI.from_spelling(name)
     except InvalidArgumentError as error:
-        raise IntegrityError("Cloud KMS names a key by something that is not the name of a key") from error
+        raise mismatch(
+            "Cloud KMS names a key by something else", expected="the name of a key or version", found=name
+        ) from error
 
 
 def _origin(key: Reply, version: Reply, level: ProtectionLevel) -> KeyOrigin:
@@ -223,7 +231,11 @@ def _fingerprint(labels: Mapping[str, str], version: Reply, spki: bytes | None) 
         return pinned
     found = fingerprint(spki)
     if pinned is not None and pinned != found:
-        raise IntegrityError(f"the key's public key is {found}, its label says {pinned}: someone edited it")
+        raise mismatch(
+            f"the fingerprint of the key's public key is not that of label {_FINGERPRINT}",
+            expected=pinned,
+            found=found,
+        )
     return found
 
 
@@ -270,8 +282,9 @@ def versions_of(key: Reply, rows: Iterable[Reply], number: str | None) -> Versio
         IntegrityError: a version of another key.
     """
     found = list(rows)
-    if not all(is_version_of(row.name, key.name) for row in found):
-        raise IntegrityError("Cloud KMS listed versions of another key")
+    for row in found:
+        if not is_version_of(row.name, key.name):
+            raise mismatch("Cloud KMS listed versions of another key", expected=key.name, found=row.name)
     found.sort(key=lambda row: int(version_id(row)))
     versions = Versions(tuple(found), None)
     if has_primary(key):
@@ -294,7 +307,7 @@ def only_version(key: Reply, versions: Versions, number: str | None) -> Reply | 
     """
     if is_ours(key):
         if len(versions.rows) > 1 and versions.state is not KeyState.DESTROYED:
-            raise second_version(key.name)
+            raise second_version(key.name, versions.rows)
         return versions.current if number in (None, ONLY_VERSION) else None
     if number is not None:
         return versions.current
@@ -306,9 +319,13 @@ def only_version(key: Reply, versions: Versions, number: str | None) -> Reply | 
     return live[0] if live else None
 
 
-def second_version(key_name: str) -> IntegrityError:
+def second_version(key_name: str, rows: Iterable[Reply]) -> IntegrityError:
     """The error for a key that has one version for life and got another."""
-    return IntegrityError(f"someone made a second version of {key_name}, which has one for life")
+    return mismatch(
+        f"someone made a second version of {key_name}, which has one for life",
+        expected=f"version {ONLY_VERSION} alone",
+        found=", ".join(version_id(row) for row in rows),
+    )
 
 
 def check_versions(info: KeyInfo, versions: Versions) -> None:
@@ -318,10 +335,14 @@ def check_versions(info: KeyInfo, versions: Versions) -> None:
     if info.conf_digest is None:
         return
     if info.purpose is not KeyPurpose.ENCRYPT_DECRYPT and len(versions.rows) > 1:
-        raise second_version(info.uri.resource)
+        raise second_version(info.uri.resource, versions.rows)
     for row in versions.rows:
         if is_imported(row):
-            raise IntegrityError(f"someone brought in the material of version {version_id(row)}")
+            raise mismatch(
+                f"someone brought in the material of version {version_id(row)}",
+                expected=KeyOrigin.PROVIDER,
+                found=KeyOrigin.IMPORTED,
+            )
 
 
 def unused_version(versions: Versions) -> Reply | None:

@@ -12,11 +12,10 @@ from typing import Final
 
 from anykms.algorithms import Algorithm, KeyPurpose
 from anykms.errors import (
-    IntegrityError,
     UnsupportedOperationError,
 )
 from anykms.keys import KeyInfo, KeyState, ProtectionLevel
-from anykms.provider import LIFECYCLE, Capability, Operation, capabilities
+from anykms.provider import LIFECYCLE, Capability, Operation, capabilities, mismatch
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +105,11 @@ def check_same_kind(info: KeyInfo, algorithm: str) -> None:
     """Raises IntegrityError unless a version of that algorithm can be one of the key that ``info`` describes."""
     purpose = spec_of(info.algorithm, info.key_size).crypto_key_purpose
     if _ALGORITHMS.get((purpose, algorithm)) != (info.algorithm, info.key_size):
-        raise IntegrityError(f"Cloud KMS says that the key is {algorithm}, its KeyInfo says {info.algorithm}")
+        raise mismatch(
+            f"Cloud KMS says that the key {info.name} is of another kind",
+            expected=f"{info.algorithm}: {spec_of(info.algorithm, info.key_size).algorithm}",
+            found=algorithm,
+        )
 
 
 def has_public_key(purpose: KeyPurpose) -> bool:

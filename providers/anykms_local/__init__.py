@@ -13,11 +13,9 @@ from anykms.errors import (
     IntegrityError,
     InvalidArgumentError,
     KeyDestroyedError,
-    KeyExistsError,
     KeyNotFoundError,
     KeyStateError,
     KeyUsageError,
-    NameReservedError,
     UnavailableError,
     UnsupportedOperationError,
 )
@@ -46,7 +44,11 @@ from anykms.provider import (
     WrapContext,
     Wrapped,
     capabilities,
-    state_error,
+    forbid_state,
+    is_name,
+    mismatch,
+    name_taken,
+    require_purpose,
 )
 from anykms_local import material
 from anykms_local.keystore import SENDER_SUFFIX, Entry, Store, Transaction, edited
@@ -206,7 +208,8 @@ class LocalProvider:
             raise UnsupportedOperationError("a local keystore has protection level SOFTWARE only")
         if template.purpose not in template.algorithm.spec.purposes:
             raise InvalidArgumentError(f"algorithm {template.algorithm} does not serve {template.purpose}")
-        _check_free(self._settled(name), name)
+        if (holder := self._settled(name)) is not None:
+            raise name_taken(name, holder.state)
         # Generated before the write begins: RSA takes seconds, and a writer keeps all others out.
         versions = [(f"{name}/1", material.generate(template.algorithm, template.key_size))]
         if template.purpose is KeyPurpose.ENCRYPT_DECRYPT and template.algorithm is Algorithm.RSA_OAEP_256:
@@ -222,7 +225,8 @@ class LocalProvider:
         )
         with self._store.transaction() as change:
             taken = change.get(name)
-            _check_free(None if taken is None else Record.parse(taken.meta), name)
+            if taken is not None:
+                raise name_taken(name, Record.parse(taken.meta).state)
             change.put(Entry(name, 1, record.to_json(), b""))
             for version, (secret, spki) in versions:
                 change.put(Entry(version, None, Version(now, spki).to_json(), secret))
@@ -259,7 +263,7 @@ class LocalProvider:
                 raise KeyNotFoundError("the key URI belongs to another keystore")
             name = uri.resource.removeprefix(self._resource)
 
-        record = self._settled(name) if _is_name(name) else None
+        record = self._settled(name) if is_name(name) else None
         if record is None or record.state is KeyState.DESTROYED:
             raise KeyNotFoundError(f"no key {ascii(name)[:100]} in this keystore")
         return record.info
@@ -310,7 +314,7 @@ class LocalProvider:
     def set_enabled(self, info: KeyInfo, enabled: bool) -> None:
         """Enable or disable the key, its versions and its sender key at once."""
         with self._changing(info) as (change, entry, record):
-            _forbid(record, pending=True)
+            forbid_state(record.state, pending=True)
             state = KeyState.ENABLED if enabled else KeyState.DISABLED
             if state is not record.state:
                 _put(change, entry, replace(record, state=state))
@@ -327,7 +331,7 @@ class LocalProvider:
         """Destroy the key, and its sender key, when its window has passed; returns when."""
         now = self._now()
         with self._changing(info) as (change, entry, record):
-            _forbid(record, pending=True)
+            forbid_state(record.state, pending=True)
             at = now + (record.info.destroy_window or DEFAULT_DESTROY_WINDOW) * _DAY
             _put(change, entry, replace(record, state=KeyState.PENDING_DESTRUCTION, destroy_at=at))
         return datetime.fromtimestamp(at, UTC)
@@ -335,7 +339,7 @@ class LocalProvider:
     def cancel_destruction(self, info: KeyInfo) -> None:
         """Take the key back, DISABLED."""
         with self._changing(info) as (change, entry, record):
-            _forbid(record)
+            forbid_state(record.state)
             if record.state is not KeyState.PENDING_DESTRUCTION:
                 raise KeyStateError(f"the destruction of {info.name} is not scheduled; nothing to cancel")
             _put(change, entry, replace(record, state=KeyState.DISABLED, destroy_at=None))
@@ -352,7 +356,7 @@ class LocalProvider:
 
     def wrap(self, info: KeyInfo, data_key: bytes, context: WrapContext) -> Wrapped:
         """Encrypt 32 bytes: 104 bytes by Cobblestone-256 bound to ``context.aad``, or RSA-OAEP-256."""
-        _require(info, KeyPurpose.ENCRYPT_DECRYPT)
+        require_purpose(info, KeyPurpose.ENCRYPT_DECRYPT)
         if len(data_key) != DATA_KEY_SIZE:
             raise InvalidArgumentError(f"a data key has {DATA_KEY_SIZE} bytes, not {len(data_key)}")
         record, entry = self._enabled(info, None)
@@ -368,7 +372,7 @@ class LocalProvider:
 
     def unwrap(self, info: KeyInfo, wrapped: bytes, version: str | None, context: WrapContext) -> bytes:
         """Decrypt what ``wrap`` made with that version; None means the current one."""
-        _require(info, KeyPurpose.ENCRYPT_DECRYPT)
+        require_purpose(info, KeyPurpose.ENCRYPT_DECRYPT)
         record, entry = self._enabled(info, version)
         if entry is None:
             raise material.invalid_ciphertext()
@@ -405,7 +409,11 @@ class LocalProvider:
         if info.uri.scheme != SCHEME or not info.uri.resource.startswith(self._resource):
             raise KeyNotFoundError(f"the key {info.uri} belongs to another keystore")
         if info.uri.resource != self._resource + info.name:
-            raise IntegrityError(f"the name and the uri of the KeyInfo of {info.uri} differ")
+            raise mismatch(
+                "the name and the uri of the KeyInfo differ",
+                expected=self._resource + info.name,
+                found=info.uri.resource,
+            )
         return info.name.removesuffix(SENDER_SUFFIX)
 
     def _known(self, info: KeyInfo, record: Record | None) -> Record:
@@ -441,11 +449,11 @@ class LocalProvider:
         if record.state is not KeyState.ENABLED:
             if self._is_overdue(record):
                 record = self._destroy(owner)
-            _forbid(record, pending=True, disabled=True)
+            forbid_state(record.state, pending=True, disabled=True)
         return record, found
 
     def _secret(self, info: KeyInfo, purpose: KeyPurpose) -> bytes:
-        _require(info, purpose)
+        require_purpose(info, purpose)
         _, entry = self._enabled(info, "1")
         if entry is None:
             raise edited(f"the material of {info.name} is missing")
@@ -491,7 +499,7 @@ class LocalProvider:
                 yield change, entry, record
 
     def _rotate(self, name: str, record: Record, *, due_only: bool) -> None:
-        _forbid(record, pending=True, disabled=True)
+        forbid_state(record.state, pending=True, disabled=True)
         secret, spki = material.generate(record.info.algorithm, record.info.key_size)
         now = self._now()
         with self._store.transaction() as change:
@@ -501,7 +509,7 @@ class LocalProvider:
             record = Record.parse(entry.meta)
             if due_only and not self._is_rotation_due(record):
                 return  # another thread or process was first
-            _forbid(record, pending=True, disabled=True)
+            forbid_state(record.state, pending=True, disabled=True)
             number = entry.current + 1
             change.put(Entry(f"{name}/{number}", None, Version(now, spki).to_json(), secret))
             period = record.rotation_period
@@ -532,33 +540,3 @@ class LocalProvider:
 
 def _put(change: Transaction, entry: Entry, record: Record) -> None:
     change.put(Entry(entry.id, entry.current, record.to_json(), b""))
-
-
-def _is_name(text: str) -> bool:
-    """Whether a key can have this name; rows of versions and sender keys have others."""
-    try:
-        check_name(text)
-    except InvalidArgumentError:
-        return False
-    return True
-
-
-def _require(info: KeyInfo, purpose: KeyPurpose) -> None:
-    if info.purpose is not purpose:
-        raise KeyUsageError(f"the key {info.name} is for {info.purpose}; this needs {purpose}")
-
-
-def _forbid(record: Record, *, pending: bool = False, disabled: bool = False) -> None:
-    """Raise the error of the record's state: always if destroyed, else if the flag of the state is set."""
-    refused = {KeyState.DESTROYED: True, KeyState.PENDING_DESTRUCTION: pending, KeyState.DISABLED: disabled}
-    if refused.get(record.state, False):
-        raise state_error(record.state)
-
-
-def _check_free(record: Record | None, name: str) -> None:
-    """Raises KeyExistsError or NameReservedError if a key has the name."""
-    if record is None:
-        return
-    if record.state in (KeyState.PENDING_DESTRUCTION, KeyState.DESTROYED):
-        raise NameReservedError(f"the name {name} belongs to a key that is {record.state}; choose another")
-    raise KeyExistsError(f"a key named {name} exists")

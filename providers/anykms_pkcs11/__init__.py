@@ -8,7 +8,7 @@ import hmac
 import os
 import stat
 from collections.abc import Callable, Generator, Iterator
-from dataclasses import fields, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, Self
@@ -25,12 +25,10 @@ from anykms.errors import (
     InvalidCiphertextError,
     InvalidMacError,
     KeyDestroyedError,
-    KeyExistsError,
     KeyNotFoundError,
     KeyStateError,
     KeystoreError,
     KeyUsageError,
-    NameReservedError,
     QuotaExceededError,
     UnavailableError,
     UnsupportedOperationError,
@@ -46,6 +44,7 @@ from anykms.keys import (
     KeyURI,
     KeyVersion,
     check_name,
+    fact_differences,
     utc_seconds,
 )
 from anykms.provider import (
@@ -55,7 +54,11 @@ from anykms.provider import (
     SignatureEncoding,
     WrapContext,
     Wrapped,
-    state_error,
+    forbid_state,
+    is_name,
+    mismatch,
+    name_taken,
+    require_purpose,
 )
 from anykms_pkcs11.errors import is_state
 from anykms_pkcs11.records import Record, Version, edited, fingerprint
@@ -190,12 +193,14 @@ class PKCS11Provider:
         if template.purpose not in algorithm.spec.purposes:
             raise InvalidArgumentError(f"algorithm {algorithm} does not serve {template.purpose}")
         with self._calls(), self._token.writing():
-            _check_free(self._settled(name), name)
+            if (holder := self._settled(name)) is not None:
+                raise name_taken(name, holder.state)
             # Made before the lock with its lease is taken: RSA takes seconds.
             version, item = self._generate(algorithm, template.key_size, name, 1)
             try:
                 with self._locked(name):
-                    _check_free(self._record(name), name)
+                    if (holder := self._record(name)) is not None:
+                        raise name_taken(name, holder.state)
                     period = template.rotation_period
                     record = Record(
                         self._facts(template, version),
@@ -239,7 +244,7 @@ class PKCS11Provider:
                 raise KeyNotFoundError("the key URI belongs to another token")
             name = uri.resource.removeprefix(self._resource)
         record = None
-        if _is_name(name):
+        if is_name(name):
             with self._calls():
                 record = self._settled(name)
         if record is None or record.state is KeyState.DESTROYED:
@@ -286,7 +291,7 @@ class PKCS11Provider:
     def set_enabled(self, info: KeyInfo, enabled: bool) -> None:
         """Enable or disable the key, and give or take away the usage attributes of its objects."""
         with self._changing(info) as record:
-            _forbid(record, pending=True)
+            forbid_state(record.state, pending=True)
             state = KeyState.ENABLED if enabled else KeyState.DISABLED
             if enabled:  # first, so that no enabled key is without its usage
                 self._allow(record, True)
@@ -307,7 +312,7 @@ class PKCS11Provider:
     def schedule_destruction(self, info: KeyInfo) -> datetime:
         """Destroy the objects once the window has passed and anykms next comes by; returns when."""
         with self._changing(info) as record:
-            _forbid(record, pending=True)
+            forbid_state(record.state, pending=True)
             at = self._now() + (record.info.destroy_window or DEFAULT_DESTROY_WINDOW) * _DAY
             self._put(replace(record, state=KeyState.PENDING_DESTRUCTION, destroy_at=at))
             self._allow(record, False)
@@ -316,7 +321,7 @@ class PKCS11Provider:
     def cancel_destruction(self, info: KeyInfo) -> None:
         """Take the key back, DISABLED."""
         with self._changing(info) as record:
-            _forbid(record)
+            forbid_state(record.state)
             if record.state is not KeyState.PENDING_DESTRUCTION:
                 raise KeyStateError(f"the destruction of {info.name} is not scheduled; nothing to cancel")
             self._put(replace(record, state=KeyState.DISABLED, destroy_at=None))
@@ -339,7 +344,7 @@ class PKCS11Provider:
         Raises:
             QuotaExceededError: the version has made, or set aside, 2^32 wraps; rotate the key.
         """
-        _require(info, KeyPurpose.ENCRYPT_DECRYPT)
+        require_purpose(info, KeyPurpose.ENCRYPT_DECRYPT)
         if len(data_key) != DATA_KEY_SIZE:
             raise InvalidArgumentError(f"a data key has {DATA_KEY_SIZE} bytes, not {len(data_key)}")
         with self._calls():
@@ -358,7 +363,7 @@ class PKCS11Provider:
 
     def unwrap(self, info: KeyInfo, wrapped: bytes, version: str | None, context: WrapContext) -> bytes:
         """Decrypt what ``wrap`` made with that version; None means the current one."""
-        _require(info, KeyPurpose.ENCRYPT_DECRYPT)
+        require_purpose(info, KeyPurpose.ENCRYPT_DECRYPT)
         with self._calls():
             found = _version(self._enabled(info), version)
             if found is None or len(wrapped) != _WRAPPED_SIZE:
@@ -381,7 +386,7 @@ class PKCS11Provider:
 
     def sign(self, info: KeyInfo, message: bytes, prehashed: bool) -> bytes:
         """Sign a digest, or a message with Ed25519. ECDSA signatures are r || s."""
-        _require(info, KeyPurpose.SIGN_VERIFY)
+        require_purpose(info, KeyPurpose.SIGN_VERIFY)
         if prehashed is not info.algorithm.spec.prehashable:
             raise UnsupportedOperationError(f"{info.algorithm} does not sign this form of the message")
         return self._apply(info, spec_of(info.algorithm).prefix + message)
@@ -392,7 +397,7 @@ class PKCS11Provider:
 
     def mac(self, info: KeyInfo, message: bytes) -> bytes:
         """HMAC of 1 to 4096 bytes."""
-        _require(info, KeyPurpose.MAC)
+        require_purpose(info, KeyPurpose.MAC)
         return self._apply(info, message)
 
     def verify_mac(self, info: KeyInfo, message: bytes, tag: bytes) -> None:
@@ -417,7 +422,7 @@ class PKCS11Provider:
             block = min(block * 2, _LARGEST_BLOCK)
             with self._locked(info.name):
                 record = self._known(info, self._record(info.name))
-                _forbid(record, pending=True, disabled=True)
+                forbid_state(record.state, pending=True, disabled=True)
                 versions = list(record.versions)
                 for number, version in enumerate(versions):
                     if version.object_id == object_id:
@@ -506,29 +511,29 @@ class PKCS11Provider:
         if info.uri.scheme != SCHEME or not info.uri.resource.startswith(self._resource):
             raise KeyNotFoundError(f"the key {info.uri} belongs to another token")
         if info.uri.resource != self._resource + info.name:
-            raise IntegrityError(f"the name and the uri of the KeyInfo of {info.uri} differ")
+            raise mismatch(
+                "the name and the uri of the KeyInfo differ",
+                expected=self._resource + info.name,
+                found=info.uri.resource,
+            )
         if record is None:
             raise KeyDestroyedError(f"the token does not know {info.uri} any more")
         if info is not record.info and info != record.info:
-            different = [
-                item.name
-                for item in fields(info)
-                if getattr(info, item.name) != getattr(record.info, item.name)
-            ]
             raise IntegrityError(
-                f"the KeyInfo of {info.name} and the token's record differ in {', '.join(different)}"
+                f"the KeyInfo of {info.name} is not what the token holds: "
+                f"{'; '.join(fact_differences(info, record.info))}"
             )
         return record
 
     def _enabled(self, info: KeyInfo) -> Record:
         """The record of an ENABLED key."""
         record = self._known(info, self._settled(info.name))
-        _forbid(record, pending=True, disabled=True)
+        forbid_state(record.state, pending=True, disabled=True)
         return record
 
     def _settled(self, name: str) -> Record | None:
         """The record of a key, once it is destroyed if its time has come."""
-        record = self._record(name) if _is_name(name) else None
+        record = self._record(name) if is_name(name) else None
         if record is not None and self._is_overdue(record):
             return self._destroy(name)
         return record
@@ -543,12 +548,12 @@ class PKCS11Provider:
     def _rotate(self, info: KeyInfo, *, due_only: bool) -> Record:
         with self._token.writing():
             record = self._known(info, self._record(info.name))
-            _forbid(record, pending=True, disabled=True)
+            forbid_state(record.state, pending=True, disabled=True)
             version, item = self._generate(info.algorithm, info.key_size, info.name, len(record.versions) + 1)
             try:
                 with self._locked(info.name):
                     record = self._known(info, self._record(info.name))
-                    _forbid(record, pending=True, disabled=True)
+                    forbid_state(record.state, pending=True, disabled=True)
                     if due_only and not self._is_rotation_due(record):
                         item.destroy()  # another process was first
                         return record
@@ -630,35 +635,6 @@ def _moment(seconds: int | None) -> datetime | None:
 
 def _not_authentic() -> InvalidCiphertextError:
     return InvalidCiphertextError("the wrapped key is not authentic under this key and context")
-
-
-def _is_name(text: str) -> bool:
-    try:
-        check_name(text)
-    except InvalidArgumentError:
-        return False
-    return True
-
-
-def _require(info: KeyInfo, purpose: KeyPurpose) -> None:
-    if info.purpose is not purpose:
-        raise KeyUsageError(f"the key {info.name} is for {info.purpose}; this needs {purpose}")
-
-
-def _forbid(record: Record, *, pending: bool = False, disabled: bool = False) -> None:
-    """Raise the error of the record's state: always if destroyed, else if the flag of the state is set."""
-    refused = {KeyState.DESTROYED: True, KeyState.PENDING_DESTRUCTION: pending, KeyState.DISABLED: disabled}
-    if refused.get(record.state, False):
-        raise state_error(record.state)
-
-
-def _check_free(record: Record | None, name: str) -> None:
-    """Raises KeyExistsError or NameReservedError if a key has the name."""
-    if record is None:
-        return
-    if record.state in (KeyState.PENDING_DESTRUCTION, KeyState.DESTROYED):
-        raise NameReservedError(f"the name {name} belongs to a key that is {record.state}; choose another")
-    raise KeyExistsError(f"a key named {name} exists")
 
 
 def _read_pin(path: Path) -> str:

@@ -9,6 +9,7 @@ TYPE_CHECKING = False  # checkers read it as True; the module typing is not load
 if TYPE_CHECKING:
     from anykms.algorithms import Algorithm as Algorithm
     from anykms.algorithms import KeyPurpose as KeyPurpose
+    from anykms.audit import AuditDocument as AuditDocument
     from anykms.audit import AuditEvent as AuditEvent
     from anykms.audit import AuditFile as AuditFile
     from anykms.audit import AuditSink as AuditSink
@@ -65,6 +66,7 @@ _HOMES = {
         "KeyPurpose",
     ),
     "anykms.audit": (
+        "AuditDocument",
         "AuditEvent",
         "AuditFile",
         "AuditSink",

@@ -77,6 +77,7 @@ async def connect(
     policy: Policy | None = None,
     retry: RetryPolicy | None = None,
     state_ttl: float = DEFAULT_STATE_TTL,
+    clock: Callable[[], float] = time.time,
     audit: Sequence[AuditSink] = (),
     entity: str | None = None,
     audit_required: bool = True,
@@ -87,7 +88,7 @@ async def connect(
 
     Args:
         threads: calls at work at once, 1 or more. A call beyond them waits, and its deadline starts with it.
-        uri, policy, retry, state_ttl, audit, entity, audit_required, options: see ``anykms.connect``.
+        uri, policy, retry, state_ttl, clock, audit, entity, audit_required, options: see ``anykms.connect``.
 
     >>> import asyncio, tempfile
     >>> import anykms.aio
@@ -111,6 +112,7 @@ async def connect(
                 policy=policy,
                 retry=retry,
                 state_ttl=state_ttl,
+                clock=clock,
                 audit=audit,
                 entity=entity,
                 audit_required=audit_required,

@@ -32,6 +32,26 @@ _MAX_ENTITY: Final = 256
 _LOG: Final = logging.getLogger("anykms.audit")
 
 
+class AuditDocument(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The sealed document that an operation made, opened, refused or edited.
+
+    Attributes:
+        kind: its payload type, for example ``application/vnd.anykms.keyset.v1+json``: the one asked for.
+        name: what it is for: the name asked for.
+        generation: what it says of itself; of an edit, the one that was edited, 0 before a keyset is first saved;
+            None where it could not be read.
+        digest: SHA-256 of the sealed bytes, hexadecimal, as ``sha256sum`` gives it of the file; None for an edit
+            that is not saved yet.
+        detail: of an edit, what becomes of the member; of ``Keyset.check``, how many differences it found.
+    """
+
+    kind: str
+    name: str
+    generation: int | None
+    digest: str | None
+    detail: str | None = None
+
+
 class AuditEvent(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One operation, done or refused.
 
@@ -46,6 +66,7 @@ class AuditEvent(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         calls: how often a key service was asked; 0 where the library refused, or knew the answer.
         request_ids: the service's ids of the requests, where it gave them.
         duration: seconds.
+        document: of an operation on a sealed document, which one.
     """
 
     time: datetime
@@ -58,6 +79,7 @@ class AuditEvent(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     calls: int
     request_ids: tuple[str, ...]
     duration: float
+    document: AuditDocument | None = None
 
 
 class AuditSink(Protocol):
@@ -88,6 +110,11 @@ class AuditTrail:
         self.sinks = tuple(sinks)
         self.entity = entity
         self.required = required
+
+
+def trails_of(sinks: Sequence[AuditSink], entity: str | None, *, required: bool) -> tuple[AuditTrail, ...]:
+    """The trail of these sinks; none where there are none. Raises as ``AuditTrail``."""
+    return (AuditTrail(sinks, entity, required=required),) if sinks else ()
 
 
 P = ParamSpec("P")
@@ -124,6 +151,7 @@ class _Operation:
         self.keys: dict[str, str] = {}
         self.calls = 0
         self.request_ids: list[str] = []
+        self.document: AuditDocument | None = None
         self.time = datetime.now(UTC)
         self._began = time.perf_counter()
 
@@ -158,6 +186,7 @@ class _Operation:
             calls=self.calls,
             request_ids=tuple(dict.fromkeys(self.request_ids)),
             duration=time.perf_counter() - self._began,
+            document=self.document,
         )
         failure = self._tell(event)
         if failure is None:
@@ -215,11 +244,23 @@ def _context_of(subject: object, arguments: Mapping[str, object]) -> object:
     return arguments.get("context", getattr(subject, "_context", None))
 
 
-def observed(trails: tuple[AuditTrail, ...], name: str, work: Callable[[], T], context: object = None) -> T:
-    """``work()`` as an operation of its own, or as part of the one at work, which these trails then hear of too."""
+def observed(
+    trails: tuple[AuditTrail, ...],
+    name: str,
+    work: Callable[[], T],
+    context: object = None,
+    *,
+    only_refusals: bool = False,
+) -> T:
+    """``work()`` as an operation of its own, or as part of the one at work, which these trails then hear of too.
+
+    With ``only_refusals`` it leaves no event when it is done: for what takes up a key and uses none.
+    """
     outer = _current.get()
     if outer is not None:
         outer.join(trails)
+        return work()
+    if not trails:
         return work()
     operation = _Operation(name, trails, context)
     token, ids_token = _current.set(operation), REQUEST_IDS.set(operation.request_ids)
@@ -232,6 +273,8 @@ def observed(trails: tuple[AuditTrail, ...], name: str, work: Callable[[], T], c
     except BaseException as error:
         operation.end(error)
         raise
+    if only_refusals:
+        return result
     try:
         operation.end(None)
     except AuditError:
@@ -252,6 +295,41 @@ def note_key(key: str) -> None:
     operation = _current.get()
     if operation is not None:
         operation.note(key)
+
+
+def note_document(document: AuditDocument) -> None:
+    """The audited operation at work concerns this document; the last one told is the one that counts."""
+    operation = _current.get()
+    if operation is not None:
+        operation.document = document
+
+
+class Afterwards:
+    """What an operation has opened and handed out, which may have to be refused after the operation has ended.
+
+    It remembers who is to hear of that, and what the operation knew of keys and context.
+    """
+
+    __slots__ = ("_context", "_keys", "_provider", "_trails")
+
+    def __init__(self) -> None:
+        operation = _current.get()
+        self._trails = () if operation is None else operation.trails
+        self._provider = None if operation is None else operation.provider
+        self._keys = () if operation is None else tuple(operation.keys.values())
+        self._context = None if operation is None else operation.context
+
+    def refused(self, name: str, error: KMSError) -> None:
+        """Leave the event of a refusal, called ``name``; within another operation it is that one's."""
+        outer = _current.get()
+        if outer is not None:
+            outer.join(self._trails)
+        elif self._trails:
+            operation = _Operation(name, self._trails, self._context)
+            operation.provider = self._provider
+            for key in self._keys:
+                operation.note(key)
+            operation.end(error)
 
 
 def attempted(provider: str, key: str | None, version: str | None, call: Callable[[], T]) -> Callable[[], T]:
@@ -369,6 +447,7 @@ class OpenTelemetrySink:
                 "anykms.calls": event.calls,
                 "anykms.request_ids": event.request_ids,
                 **({} if event.context is None else {"anykms.context": event.context}),
+                **_document_attributes(event.document),
             },
         )
         if event.result != OK:
@@ -377,6 +456,14 @@ class OpenTelemetrySink:
         self._durations.record(event.duration, shared)
         if event.calls:
             self._calls.add(event.calls, shared)
+
+
+def _document_attributes(document: AuditDocument | None) -> dict[str, str | int]:
+    """What is known of it; OpenTelemetry has no attribute without a value."""
+    if document is None:
+        return {}
+    known = {name: getattr(document, name) for name in document.__struct_fields__}
+    return {f"anykms.document.{name}": value for name, value in known.items() if value is not None}
 
 
 # A file with a hash chain

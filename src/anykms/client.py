@@ -18,7 +18,7 @@ from typing import Final, Self, TypeAlias, TypeVar
 import msgspec
 
 from anykms.algorithms import Algorithm, KeyPurpose
-from anykms.audit import AuditSink, AuditTrail, attempted, audited, note_key, observed
+from anykms.audit import AuditSink, AuditTrail, attempted, audited, note_key, observed, trails_of
 from anykms.context import canonicalise
 from anykms.errors import (
     DeadlineExceededError,
@@ -227,8 +227,8 @@ class _Session:
                 ) from error
             if not hmac.compare_digest(known.fingerprint, info.fingerprint):
                 raise IntegrityError(
-                    f"the public key of {info.name} has fingerprint {known.fingerprint}, "
-                    f"its KeyInfo pins {info.fingerprint}",
+                    f"the public key of {info.name} is not the one that its KeyInfo pins: "
+                    f"expected fingerprint {info.fingerprint}, found {known.fingerprint}",
                     provider=info.provider,
                     operation=Operation.GET_PUBLIC_KEY,
                     key=str(info.uri),
@@ -298,7 +298,7 @@ class KMSClient:
             raise InvalidArgumentError("state_ttl is in seconds, 0 or more")
         policy = policy or Policy()
         policy.check_provider(provider.scheme)
-        self._trails = (AuditTrail(audit, entity, required=audit_required),) if audit else ()
+        self._trails = trails_of(audit, entity, required=audit_required)
         self._session = _Session(provider, policy, retry or RetryPolicy(), state_ttl, clock, self._trails)
 
     def __enter__(self) -> Self:
@@ -483,8 +483,13 @@ class KMSClient:
             InvalidArgumentError: a KeyInfo of another provider.
             PolicyError: the client's policy forbids the key.
         """
-        info = self.get_key(key) if isinstance(key, str) else self._own(key)
-        return Key(self._session, info)
+        wanted = self.get_key(key) if isinstance(key, str) else key
+        return observed(
+            self._trails,
+            "KMSClient.key",
+            lambda: Key(self._session, self._own(wanted)),
+            only_refusals=True,
+        )
 
     def _own(self, info: KeyInfo) -> KeyInfo:
         if not isinstance(info, KeyInfo):

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from functools import lru_cache
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Final, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, cast
 from urllib.parse import parse_qsl, quote, unquote
 
 from anykms.algorithms import Algorithm, KeyPurpose
@@ -643,7 +643,45 @@ class _KeyFacts:
 
     def to_json(self) -> bytes:
         """Canonical JSON (RFC 8785): what an application stores, under a seal."""
-        return canonical_json({f.name: _plain(getattr(self, f.name)) for f in fields(self)})
+        return canonical_json(self._plain())
+
+    def _plain(self) -> dict[str, object]:
+        return {f.name: _plain(getattr(self, f.name)) for f in fields(self)}
+
+    @classmethod
+    def _read(cls, value: Any) -> Self:
+        """The facts of a decoded JSON value that is as ``_plain`` gives it, to the type; InvalidArgumentError else."""
+        try:
+            found = cls(
+                name=_text(value["name"], "name"),
+                uri=KeyURI.parse(value["uri"]),
+                provider=_text(value["provider"], "provider"),
+                purpose=KeyPurpose(value["purpose"]),
+                algorithm=Algorithm(value["algorithm"]),
+                key_size=value["key_size"],
+                protection_level=ProtectionLevel(value["protection_level"]),
+                origin=KeyOrigin(value["origin"]),
+                created_at=datetime.fromisoformat(value["created_at"]),
+                sender_authenticated=value["sender_authenticated"],
+                fingerprint=value["fingerprint"],
+                sender_fingerprint=value["sender_fingerprint"],
+                tags={str(k): _text(v, "tag") for k, v in value["tags"].items()},
+                destroy_window=value["destroy_window"],
+                destroy_window_enforced=value["destroy_window_enforced"],
+                conf_digest=value["conf_digest"],
+            )
+            well_typed = (
+                _is_optional(int, found.key_size, found.destroy_window)
+                and _is_optional(str, found.fingerprint, found.sender_fingerprint, found.conf_digest)
+                and isinstance(found.sender_authenticated, bool)
+                and isinstance(found.destroy_window_enforced, bool)
+                and found._plain() == value
+            )
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError, InvalidArgumentError):
+            raise InvalidArgumentError(_NOT_KEY_INFO) from None
+        if not well_typed:
+            raise InvalidArgumentError(_NOT_KEY_INFO)
+        return found
 
     def __hash__(self) -> int:
         return hash(self.uri)
@@ -719,41 +757,28 @@ class UnverifiedKeyInfo(_KeyFacts):
             InvalidArgumentError: not the canonical JSON of a KeyInfo.
         """
         data = octets(data, "the JSON of a KeyInfo")
-        problem = InvalidArgumentError("not the canonical JSON of a KeyInfo")
         if len(data) > 65536:
-            raise problem
+            raise InvalidArgumentError(_NOT_KEY_INFO)
         try:
-            raw = json.loads(data)
-            found = cls(
-                name=_text(raw["name"], "name"),
-                uri=KeyURI.parse(raw["uri"]),
-                provider=_text(raw["provider"], "provider"),
-                purpose=KeyPurpose(raw["purpose"]),
-                algorithm=Algorithm(raw["algorithm"]),
-                key_size=raw["key_size"],
-                protection_level=ProtectionLevel(raw["protection_level"]),
-                origin=KeyOrigin(raw["origin"]),
-                created_at=datetime.fromisoformat(raw["created_at"]),
-                sender_authenticated=raw["sender_authenticated"],
-                fingerprint=raw["fingerprint"],
-                sender_fingerprint=raw["sender_fingerprint"],
-                tags={str(k): _text(v, "tag") for k, v in raw["tags"].items()},
-                destroy_window=raw["destroy_window"],
-                destroy_window_enforced=raw["destroy_window_enforced"],
-                conf_digest=raw["conf_digest"],
-            )
-            well_typed = (
-                _is_optional(int, found.key_size, found.destroy_window)
-                and _is_optional(str, found.fingerprint, found.sender_fingerprint, found.conf_digest)
-                and isinstance(found.sender_authenticated, bool)
-                and isinstance(found.destroy_window_enforced, bool)
-                and found.to_json() == data
-            )
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError, InvalidArgumentError):
-            raise problem from None
-        if not well_typed:
-            raise problem
-        return found
+            found = cls._read(json.loads(data))
+            # Of names that are given twice the last one counts, and spaces count for nothing: not here.
+            if found.to_json() == data:
+                return found
+        except (ValueError, RecursionError):
+            pass
+        raise InvalidArgumentError(_NOT_KEY_INFO)
+
+
+def read_key_info(value: object) -> KeyInfo:
+    """The KeyInfo of a decoded JSON value whose seal has been checked, and for no other value.
+
+    Raises:
+        InvalidArgumentError: not such a value.
+    """
+    return KeyInfo._read(value)  # pyright: ignore[reportPrivateUsage] # the one door from data to a KeyInfo
+
+
+_NOT_KEY_INFO: Final = "not the canonical JSON of a KeyInfo"
 
 
 def _is_optional(kind: type, *values: object) -> bool:

@@ -21,11 +21,12 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, Final, Self, TypeAlias
+from typing import Annotated, Any, Final, TypeAlias
 
 import msgspec
 
 from anykms.algorithms import KeyPurpose
+from anykms.audit import AuditDocument, AuditTrail, audited, note_document, note_key, observed
 from anykms.client import Guard, Key, KMSClient
 from anykms.envelope.cache import DataKeyCache
 from anykms.envelope.keyring import Keyring
@@ -57,6 +58,7 @@ from anykms.trust import (
     read_time,
     seal,
     time_text,
+    trails_of_keys,
 )
 
 MAX_MEMBERS: Final = 32
@@ -249,6 +251,7 @@ class Keyset:
     clock: Callable[[], datetime] = field(
         default=lambda: datetime.now(UTC), repr=False, compare=False, hash=False
     )
+    _trails: tuple[AuditTrail, ...] = field(default=(), init=False, repr=False, compare=False, hash=False)
 
     def __post_init__(self) -> None:
         check_name(self.name)
@@ -306,8 +309,15 @@ class Keyset:
             SealError: see ``TrustRoot.open``.
             OSError: the file cannot be read.
         """
-        opened = root.open_sealed(_read(Path(path)), KEYSET, name=name)
-        return replace(opened.document, generation=opened.generation, clock=root.clock)
+        trails = root._trails  # pyright: ignore[reportPrivateUsage] # who hears of the root hears of its keysets
+
+        def load() -> Keyset:
+            note_document(_named(name))
+            opened = root.open_sealed(_read(Path(path)), KEYSET, name=name)
+            read = replace(opened.document, generation=opened.generation, clock=root.clock)
+            return read._told_to(trails)
+
+        return observed(trails, "Keyset.load", load)
 
     def save(
         self,
@@ -334,8 +344,23 @@ class Keyset:
             KMSError: a key cannot sign now.
             OSError: the file cannot be written; it is as it was.
         """
+        trails = tuple(
+            dict.fromkeys((*self._trails, *root._trails, *trails_of_keys(signers)))  # pyright: ignore[reportPrivateUsage] # as in load
+        )
+        return observed(
+            trails, "Keyset.save", lambda: self._saved(Path(path), root, signers, expires, trails)
+        )
+
+    def _saved(
+        self,
+        target: Path,
+        root: TrustRoot,
+        signers: Sequence[Key],
+        expires: datetime | None,
+        trails: tuple[AuditTrail, ...],
+    ) -> Keyset:
+        self._note(None)
         root.check_signers(signers)
-        target = Path(path)
         with _locked(target.parent):
             present, seen = 0, root.generation_seen(KEYSET, self.name)
             if os.path.lexists(target):
@@ -357,10 +382,25 @@ class Keyset:
             root.open_sealed(sealed, KEYSET, name=self.name, remember=False)
             _replace(target, sealed)
             root.open_sealed(sealed, KEYSET, name=self.name)
-        return replace(self, generation=present + 1)
+        return replace(self, generation=present + 1)._told_to(trails)
+
+    def _but(self, **changes: Any) -> Keyset:
+        """The same with these changes, and told to the same audit trails."""
+        return replace(self, **changes)._told_to(self._trails)
+
+    def _told_to(self, trails: tuple[AuditTrail, ...]) -> Keyset:
+        object.__setattr__(self, "_trails", trails)
+        return self
+
+    def _note(self, detail: str | None, *keys: KeyURI) -> None:
+        """The audited operation at work is about this keyset, not saved yet, and these members."""
+        for key in keys:
+            note_key(str(key))
+        note_document(_named(self.name, self.generation, detail))
 
     # Use
 
+    @audited
     def keyring(
         self,
         clients: Clients,
@@ -384,6 +424,7 @@ class Keyset:
             KeyStateError: the primary may not encrypt now.
             InvalidArgumentError: a member without a client.
         """
+        self._note(None)
         self._require(KeyPurpose.ENCRYPT_DECRYPT)
         now = self._now()
         primary = self._primary()
@@ -405,6 +446,7 @@ class Keyset:
             clock=lambda: self.clock().timestamp(),
         )
 
+    @audited
     def signer(self, clients: Clients) -> Key:
         """The primary key, to sign with; each signature asks its state and dates again.
 
@@ -413,18 +455,22 @@ class Keyset:
             KeyStateError: the primary may not sign now.
             InvalidArgumentError: the primary has no client.
         """
+        self._note(None, self.primary)
         self._require(KeyPurpose.SIGN_VERIFY)
         return self._protecting(clients)
 
+    @audited
     def verifier(self) -> KeysetVerifier:
         """Verifies what any active or deactivated member has signed, without network.
 
         Raises:
             KeyUsageError: a keyset for another purpose.
         """
+        self._note(None)
         self._require(KeyPurpose.SIGN_VERIFY)
         return KeysetVerifier(self)
 
+    @audited
     def authenticator(self, clients: Clients) -> KeysetAuthenticator:
         """MACs with the primary, and verifies tags of any active or deactivated member.
 
@@ -433,6 +479,7 @@ class Keyset:
             KeyStateError: the primary may not MAC now.
             InvalidArgumentError: a member without a client.
         """
+        self._note(None)
         self._require(KeyPurpose.MAC)
         primary = self._protecting(clients)
         now = self._now()
@@ -441,8 +488,9 @@ class Keyset:
             for member in self.members
             if member.uri != self.primary and member.may_process(now)
         ]
-        return KeysetAuthenticator(primary, [key for key in others if key is not None])
+        return KeysetAuthenticator(self, primary, [key for key in others if key is not None])
 
+    @audited
     def jwks(self) -> dict[str, list[dict[str, str]]]:
         """The signing keys as a JWK Set (RFC 7517), each with its RFC 7638 thumbprint as ``kid``.
 
@@ -452,6 +500,7 @@ class Keyset:
         Raises:
             KeyUsageError: a keyset for another purpose.
         """
+        self._note(None)
         self._require(KeyPurpose.SIGN_VERIFY)
         now = self._now()
         published = (MemberState.PRE_ACTIVATION, MemberState.ACTIVE, MemberState.DEACTIVATED)
@@ -465,6 +514,7 @@ class Keyset:
             ]
         }
 
+    @audited
     def check(self, clients: Clients) -> list[Drift]:
         """Ask the provider of every member that is not destroyed, and report every difference.
 
@@ -472,12 +522,15 @@ class Keyset:
             InvalidArgumentError: a member without a client.
             KMSError: a provider cannot be asked.
         """
-        return [
+        self._note(None)
+        found = [
             drift
             for member in self.members
             if member.state is not MemberState.DESTROYED
             for drift in _drifts(member, self._client(member, clients))
         ]
+        self._note(f"{len(found)} differences")
+        return found
 
     def ending(self, within: timedelta = WARN_BEFORE) -> list[str]:
         """A sentence for each active member whose time to protect ends within that span, or is over."""
@@ -501,7 +554,7 @@ class Keyset:
         protect_for: timedelta | None = None,
         process_for: timedelta | None = None,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
-    ) -> Self:
+    ) -> Keyset:
         """A keyset of one active key, its primary.
 
         Args:
@@ -514,9 +567,23 @@ class Keyset:
             KeyUsageError: an ASYMMETRIC_DECRYPT key.
             InvalidArgumentError: a bad name or period.
         """
-        first = _member(key, MemberState.ACTIVE, utc_seconds(clock()), protect_for, process_for)
-        return cls(name=name, purpose=key.info.purpose, members=(first,), primary=first.uri, clock=clock)
+        trails = trails_of_keys([key])
 
+        def create() -> Keyset:
+            note_document(_named(name, 0, MemberState.ACTIVE))
+            first = _member(key, MemberState.ACTIVE, utc_seconds(clock()), protect_for, process_for)
+            note_key(str(first.uri))
+            return cls(
+                name=name,
+                purpose=key.info.purpose,
+                members=(first,),
+                primary=first.uri,
+                clock=clock,
+            )._told_to(trails)
+
+        return observed(trails, "Keyset.create", create)
+
+    @audited
     def add(
         self,
         key: Key,
@@ -532,9 +599,12 @@ class Keyset:
             KeyUsageError: a key of another purpose.
         """
         state = MemberState.ACTIVE if activate else MemberState.PRE_ACTIVATION
+        self._note(state)
         joined = _member(key, state, self._now(), protect_for, process_for)
-        return replace(self, members=(*self.members, joined))
+        self._note(state, joined.uri)
+        return self._but(members=(*self.members, joined))
 
+    @audited
     def promote(self, key: KeyURI, *, reason: str | None = None) -> Keyset:
         """With that member as the primary, and active.
 
@@ -542,12 +612,15 @@ class Keyset:
             KeyNotFoundError: not a member.
             KeyStateError: its state does not lead to active.
         """
+        self._note("primary", key)
         member = self.member(key)
         active = (
             self if member.state is MemberState.ACTIVE else self.move(key, MemberState.ACTIVE, reason=reason)
         )
-        return replace(active, primary=member.uri)
+        self._note("primary", key)
+        return active._but(primary=member.uri)
 
+    @audited
     def succeed(self, key: Key, *, reason: str | None = None) -> Keyset:
         """With a new key as active primary, and the old primary deactivated: it still opens and verifies.
 
@@ -556,14 +629,15 @@ class Keyset:
         Raises:
             KeyStateError: the old primary is in a state that does not lead to deactivated.
         """
+        self._note("succeeded", self.primary)
+        edited = self.add(key, activate=True).promote(key.info.uri)
         if self._primary().state is MemberState.ACTIVE:
-            return (
-                self.add(key, activate=True)
-                .promote(key.info.uri)
-                .move(self.primary, MemberState.DEACTIVATED, reason=reason or f"succeeded by {key.info.name}")
-            )
-        return self.add(key, activate=True).promote(key.info.uri)
+            reason = reason or f"succeeded by {key.info.name}"
+            edited = edited.move(self.primary, MemberState.DEACTIVATED, reason=reason)
+        self._note("succeeded")
+        return edited
 
+    @audited
     def move(self, key: KeyURI, state: MemberState | str, *, reason: str | None = None) -> Keyset:
         """With that member in another state.
 
@@ -571,6 +645,7 @@ class Keyset:
             KeyNotFoundError: not a member.
             KeyStateError: ``TRANSITIONS`` does not lead there.
         """
+        self._note(str(state), key)
         member, wanted = self.member(key), MemberState(state)
         if wanted not in TRANSITIONS[member.state]:
             allowed = ", ".join(sorted(TRANSITIONS[member.state])) or "nothing"
@@ -584,6 +659,7 @@ class Keyset:
             changed = _activated(changed, now, None, None)
         return self._with(changed)
 
+    @audited
     def remove(self, key: KeyURI) -> Keyset:
         """Without that member: one that was never active, or whose key is destroyed.
 
@@ -591,6 +667,7 @@ class Keyset:
             KeyNotFoundError: not a member.
             KeyStateError: it may still be needed, or is the primary.
         """
+        self._note("removed", key)
         member = self.member(key)
         if member.state not in _REMOVABLE or member.uri == self.primary:
             raise KeyStateError(
@@ -599,7 +676,7 @@ class Keyset:
                 f"only {' and '.join(_REMOVABLE)} members are removed, and no primary",
                 key=str(member.uri),
             )
-        return replace(self, members=tuple(m for m in self.members if m is not member))
+        return self._but(members=tuple(m for m in self.members if m is not member))
 
     def member(self, key: KeyURI) -> Member:
         """The member with that key.
@@ -614,7 +691,7 @@ class Keyset:
         raise KeyNotFoundError(f"the keyset {self.name} has no member {wanted}", key=str(wanted))
 
     def _with(self, changed: Member) -> Keyset:
-        return replace(self, members=tuple(changed if m.uri == changed.uri else m for m in self.members))
+        return self._but(members=tuple(changed if m.uri == changed.uri else m for m in self.members))
 
     # Keys
 
@@ -681,7 +758,9 @@ class KeysetVerifier:
 
     def __init__(self, keyset: Keyset) -> None:
         self._keyset = keyset
+        self._trails = keyset._trails  # pyright: ignore[reportPrivateUsage] # a part of its keyset
 
+    @audited
     def verify(
         self,
         message: BytesLike,
@@ -700,6 +779,7 @@ class KeysetVerifier:
             InvalidArgumentError: a message or digest that fits no member.
             KeyStateError: no member may verify now.
         """
+        self._keyset._note(None)  # pyright: ignore[reportPrivateUsage] # a part of its keyset
         now = utc_seconds(self._keyset.clock())
         misfit: KMSError | None = None
         refused: KMSError | None = None
@@ -719,6 +799,7 @@ class KeysetVerifier:
             except InvalidSignatureError:
                 fitting += 1
             else:
+                note_key(str(member.info.uri))
                 return member.info
         if not fitting and (problem := misfit or refused) is not None:
             raise problem
@@ -728,14 +809,20 @@ class KeysetVerifier:
 class KeysetAuthenticator:
     """MACs of a MAC keyset; ``Keyset.authenticator`` makes one."""
 
-    def __init__(self, primary: Key, others: Iterable[Key]) -> None:
+    def __init__(self, keyset: Keyset, primary: Key, others: Iterable[Key]) -> None:
+        self._keyset = keyset
         self._primary = primary
         self._others = tuple(others)
+        own = keyset._trails  # pyright: ignore[reportPrivateUsage] # a part of its keyset
+        self._trails = tuple(dict.fromkeys((*own, *trails_of_keys([primary, *self._others]))))
 
+    @audited
     def mac(self, message: BytesLike) -> bytes:
         """HMAC by the primary; see ``Key.mac``."""
+        self._keyset._note(None)  # pyright: ignore[reportPrivateUsage] # a part of its keyset
         return self._primary.mac(message)
 
+    @audited
     def verify_mac(self, message: BytesLike, tag: BytesLike) -> KeyInfo:
         """Return the key whose tag it is: the primary is asked first, then the others.
 
@@ -743,6 +830,7 @@ class KeysetAuthenticator:
             InvalidMacError: it is none's.
             KMSError: a key could not be asked, and no other one made the tag.
         """
+        self._keyset._note(None)  # pyright: ignore[reportPrivateUsage] # a part of its keyset
         failure: KMSError | None = None
         for key in (self._primary, *self._others):
             try:
@@ -908,6 +996,11 @@ KEYSET: Final = PayloadType[Keyset](
     one_name=True,
 )
 """The kind of document that ``anykms.trust`` seals for this module."""
+
+
+def _named(name: str, generation: int | None = None, detail: str | None = None) -> AuditDocument:
+    """A keyset in an audit event, before or without its sealed bytes."""
+    return AuditDocument(kind=KEYSET.media_type, name=name, generation=generation, digest=None, detail=detail)
 
 
 # Files

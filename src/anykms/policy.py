@@ -125,13 +125,17 @@ class Policy:
     def check_provider(self, scheme: str) -> None:
         """Raises PolicyError unless keys of this provider are allowed."""
         if self.providers is not None and scheme not in self.providers:
-            raise _refused("providers", f"{scheme} is not among {_listed(self.providers)}")
+            raise _refused(
+                "providers", f"{scheme} is not among {_listed(self.providers)}; use a key of one of them"
+            )
 
     def check_key(self, info: KeyInfo) -> None:
         """Raises PolicyError unless a key with these facts may be used at all."""
         self.check_provider(info.provider)
         if self.regions is not None and (where := region_of(info.uri)) not in self.regions:
-            raise _refused("regions", f"key {info.name} lives in {where}, not in {_listed(self.regions)}")
+            raise _refused(
+                "regions", f"key {info.name} lives in {where}; make one in {_listed(self.regions)}"
+            )
         self._check_algorithm(info.algorithm, info.key_size, f"key {info.name}")
         level = self.min_protection_level
         if level is not None and not info.protection_level.at_least(level):
@@ -190,24 +194,26 @@ class Policy:
         """Raises PolicyError unless a message may have this many recipients."""
         if recipients > self.max_recipients:
             raise _refused(
-                "max_recipients", f"the message names {recipients}, {self.max_recipients} are allowed"
+                "max_recipients",
+                f"the message has {recipients} recipients; make or rewrap it for {self.max_recipients} or fewer",
             )
         if recipients < self.min_recipients:
             raise _refused(
-                "min_recipients", f"the message names {recipients}, {self.min_recipients} are needed"
+                "min_recipients",
+                f"the message has {recipients} recipients; make or rewrap it for {self.min_recipients} or more",
             )
 
     def check_message(self, *, suite: int, created: int, recipients: int, now: float) -> None:
         """Raises PolicyError unless a message with these claims may be opened; times are UTC seconds."""
         if suite not in self.suites:
-            raise _refused("suites", f"suite {suite} is not allowed")
+            raise _refused("suites", f"the message has suite {suite}; use one of {_listed(self.suites)}")
         self.check_recipients(recipients)
         if self.max_age is None:
             return
         if created > now + self.clock_skew.total_seconds():
-            raise _refused("max_age", "the message is dated in the future")
+            raise _refused("max_age", "the message is dated in the future; check the clocks")
         if now - created > self.max_age.total_seconds():
-            raise _refused("max_age", f"the data key is older than {self.max_age}")
+            raise _refused("max_age", f"the data key is older than {self.max_age}; re-encrypt the message")
 
     def check_sender(self, authenticated: bool) -> None:
         """Raises PolicyError where the sender must be authenticated and is not."""

@@ -13,18 +13,23 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Final, Protocol, runtime_checkable
 
-from anykms.algorithms import Algorithm
+from anykms.algorithms import Algorithm, KeyPurpose
 from anykms.errors import (
+    IntegrityError,
+    InvalidArgumentError,
     KeyDestroyedError,
     KeyDisabledError,
+    KeyExistsError,
     KeyNotReadyError,
     KeyPendingDestructionError,
     KeyPendingImportError,
     KeyStateError,
+    KeyUsageError,
     KMSError,
+    NameReservedError,
     UnavailableError,
 )
-from anykms.keys import KeyInfo, KeyState, KeyStatus, KeyTemplate, ProtectionLevel
+from anykms.keys import KeyInfo, KeyState, KeyStatus, KeyTemplate, ProtectionLevel, check_name
 
 DATA_KEY_SIZE = 32
 
@@ -160,6 +165,50 @@ def state_error(state: KeyState) -> KMSError:
     """
     kind, text = _STATE_ERRORS.get(state, (KeyStateError, f"the key is {state}"))
     return kind(text)
+
+
+def mismatch(what: str, *, expected: object, found: object) -> IntegrityError:
+    """The error of a key that is not the one its KeyInfo describes: what was expected, and what was found.
+
+    Both are escaped, and cut: what is found comes from outside.
+
+    >>> mismatch("AWS KMS used another key", expected="key/a", found="key/b")
+    IntegrityError("AWS KMS used another key: expected 'key/a', found 'key/b'")
+    """
+    return IntegrityError(f"{what}: expected {_shown(expected)}, found {_shown(found)}")
+
+
+def _shown(value: object) -> str:
+    return "nothing" if value is None or value == "" else ascii(str(value))[:200]
+
+
+def is_name(text: str) -> bool:
+    """Whether anykms can have made a key of this name; see ``check_name``."""
+    try:
+        check_name(text)
+    except InvalidArgumentError:
+        return False
+    return True
+
+
+def require_purpose(info: KeyInfo, purpose: KeyPurpose) -> None:
+    """Raises KeyUsageError unless the key is for ``purpose``."""
+    if info.purpose is not purpose:
+        raise KeyUsageError(f"the key {info.name} is for {info.purpose}; this needs {purpose}")
+
+
+def forbid_state(state: KeyState, *, pending: bool = False, disabled: bool = False) -> None:
+    """Raises the state's own error: always for DESTROYED, for the two others where their flag is set."""
+    refused = {KeyState.DESTROYED: True, KeyState.PENDING_DESTRUCTION: pending, KeyState.DISABLED: disabled}
+    if refused.get(state, False):
+        raise state_error(state)
+
+
+def name_taken(name: str, holder: KeyState) -> KMSError:
+    """The error of a key that cannot be made, because another one in state ``holder`` has its name."""
+    if holder in (KeyState.PENDING_DESTRUCTION, KeyState.DESTROYED):
+        return NameReservedError(f"the name {name} belongs to a key that is {holder}; choose another")
+    return KeyExistsError(f"a key named {name} exists")
 
 
 class SignatureEncoding(StrEnum):

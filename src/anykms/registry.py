@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import EntryPoint, entry_points
 from typing import Protocol, cast
 
@@ -36,6 +37,7 @@ def connect(
     policy: Policy | None = None,
     retry: RetryPolicy | None = None,
     state_ttl: float = DEFAULT_STATE_TTL,
+    clock: Callable[[], float] = time.time,
     audit: Sequence[AuditSink] = (),
     entity: str | None = None,
     audit_required: bool = True,
@@ -47,8 +49,9 @@ def connect(
         uri: ``local:///path/keys.db``, ``awskms:///?region=...``, ``gcpkms://projects/P/locations/L/keyRings/R``,
             ``azurekms://VAULT.vault.azure.net``, or a scheme of an installed provider. Only from the caller or
             the configuration, never from data.
-        policy, retry, state_ttl, audit, entity, audit_required: see ``KMSClient``.
-        options: the provider's own, for example ``create=True`` (local) or ``credential=`` (Azure).
+        policy, retry, state_ttl, clock, audit, entity, audit_required: see ``KMSClient``.
+        options: the provider's own, for example ``create=True`` (local) or ``credential=`` (Azure). A provider whose
+            own clock is to be set, in tests, comes from ``open_provider``.
 
     Raises:
         InvalidArgumentError: not a connection URI, a scheme that no installed provider has, or a bad option.
@@ -65,6 +68,7 @@ def connect(
         policy=policy,
         retry=retry,
         state_ttl=state_ttl,
+        clock=clock,
         audit=audit,
         entity=entity,
         audit_required=audit_required,
@@ -78,7 +82,8 @@ def open_provider(uri: str | ConnectionURI, **options: object) -> Provider:
         InvalidArgumentError, UnsupportedOperationError, TypeError: as ``connect``.
     """
     where = uri if isinstance(uri, ConnectionURI) else ConnectionURI.parse(uri)
-    return _load(where.scheme).connect(where, **options)
+    found = cast("ProviderClass", load(GROUP, where.scheme, "provider", _EXTRAS))
+    return found.connect(where, **options)
 
 
 def schemes() -> dict[str, str]:
@@ -86,25 +91,38 @@ def schemes() -> dict[str, str]:
     return {point.name: point.dist.name if point.dist else "" for point in entry_points(group=GROUP)}
 
 
-def _load(scheme: str) -> ProviderClass:
-    points = list(entry_points(group=GROUP, name=scheme))
+def load(group: str, name: str, noun: str, extras: Mapping[str, str]) -> object:
+    """What an entry point names.
+
+    Args:
+        group: of the entry points.
+        name: of one of them.
+        noun: what has such a name, for errors: ``reader``.
+        extras: the extra of anykms that installs what an entry point of ours needs, by name.
+
+    Raises:
+        InvalidArgumentError: no distribution has one of that name, or several have.
+        UnsupportedOperationError: what it needs is not installed; the message says which extra to install.
+    """
+    points = list(entry_points(group=group, name=name))
     if not points:
-        known = ", ".join(sorted(schemes())) or "none"
-        raise InvalidArgumentError(f"no installed provider has the scheme {scheme!r}; installed: {known}")
+        known = ", ".join(sorted({point.name for point in entry_points(group=group)})) or "none"
+        raise InvalidArgumentError(f"no installed {noun} has the name {name!r}; installed: {known}")
     if len({point.value for point in points}) > 1:
         rivals = ", ".join(sorted(point.dist.name if point.dist else point.value for point in points))
         raise InvalidArgumentError(
-            f"several distributions claim the scheme {scheme!r}: {rivals}; uninstall one"
+            f"several distributions claim the {noun} {name!r}: {rivals}; uninstall one"
         )
     try:
-        return cast("ProviderClass", points[0].load())
+        return points[0].load()
     except ModuleNotFoundError as error:
+        hint = _install_hint(points[0], extras)
         raise UnsupportedOperationError(
-            f"{scheme} needs the module {error.name!r}; run: pip install {_install_hint(points[0])}"
+            f"{name} needs the module {error.name!r}; run: pip install {hint}"
         ) from error
 
 
-def _install_hint(point: EntryPoint) -> str:
+def _install_hint(point: EntryPoint, extras: Mapping[str, str]) -> str:
     distribution = point.dist.name if point.dist else point.value
-    extra = _EXTRAS.get(point.name)
+    extra = extras.get(point.name)
     return f"'{distribution}[{extra}]'" if distribution == "anykms" and extra else f"'{distribution}'"

@@ -16,9 +16,10 @@ import os
 import sqlite3
 import stat
 import threading
+import weakref
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any, Final, Generic, Self, TypeAlias, TypeVar, cast, overload
@@ -26,6 +27,7 @@ from typing import Annotated, Any, Final, Generic, Self, TypeAlias, TypeVar, cas
 import msgspec
 
 from anykms.algorithms import KeyPurpose
+from anykms.audit import AuditDocument, AuditSink, AuditTrail, audited, note_document, observed, trails_of
 from anykms.client import Key
 from anykms.errors import (
     InvalidArgumentError,
@@ -37,7 +39,8 @@ from anykms.errors import (
     SealError,
     UnavailableError,
 )
-from anykms.keys import KeyConf, KeyInfo, UnverifiedKeyInfo, canonical_json, utc_seconds
+from anykms.keys import KeyConf, KeyInfo, canonical_json, utc_seconds
+from anykms.keys import read_key_info as read_facts
 from anykms.payload import BytesLike, octets
 from anykms.policy import Policy
 from anykms.signing import PublicKey
@@ -96,7 +99,7 @@ def read_struct(value: object, kind: type[_S]) -> _S:
 
 def time_text(moment: datetime | None) -> str | None:
     """A date as documents have it: UTC, whole seconds, ``2027-01-31T00:00:00Z``."""
-    return None if moment is None else utc_seconds(moment).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return None if moment is None else utc_seconds(moment).isoformat().removesuffix("+00:00") + "Z"
 
 
 def read_time(text: str | None) -> datetime | None:
@@ -161,8 +164,7 @@ class _PolicyDocument(msgspec.Struct, forbid_unknown_fields=True):
 
 def read_key_info(value: object) -> KeyInfo:
     """The KeyInfo of a document whose seal has been checked. Raises ValueError or KMSError for anything else."""
-    facts = UnverifiedKeyInfo.from_json(canonical_json(value))
-    info = KeyInfo(**{f.name: getattr(facts, f.name) for f in fields(KeyInfo)})
+    info = read_facts(value)
     if info.uri.scheme != info.provider or info.purpose not in info.algorithm.spec.purposes:
         raise ValueError("the facts of the key do not fit together")
     return info
@@ -382,23 +384,60 @@ def seal(
         raise TypeError(f"generation is an int, not {type(generation).__name__}")
     if not 1 <= generation <= MAX_GENERATION:
         raise InvalidArgumentError(f"generation is {generation}; use 1 to 2**53 - 1")
+    return observed(
+        trails_of_keys(signers),
+        "seal",
+        lambda: _sealed(document, payload_type, found_name, signers, generation, audience, expires, clock),
+    )
+
+
+def _sealed(
+    document: T,
+    kind: PayloadType[T],
+    name: str,
+    signers: Sequence[Key],
+    generation: int,
+    audience: str,
+    expires: datetime | None,
+    clock: Callable[[], datetime],
+) -> bytes:
+    note_document(AuditDocument(kind=kind.media_type, name=name, generation=generation, digest=None))
     issued = utc_seconds(clock())
     if expires is not None and utc_seconds(expires) <= issued:
         raise InvalidArgumentError("expires lies in the past")
-    for what, text in (("name", found_name), ("audience", audience)):
+    for what, text in (("name", name), ("audience", audience)):
         if len(text) > 256 or not text.isprintable():
             raise InvalidArgumentError(f"{what} has at most 256 printable characters")
     payload = canonical_json(
         {
             "audience": audience,
-            "document": json.loads(payload_type.write(document)),
+            "document": json.loads(kind.write(document)),
             "expires": time_text(expires),
             "generation": generation,
             "issued": time_text(issued),
-            "name": found_name,
+            "name": name,
         }
     )
-    return _enveloped(payload_type.media_type, payload, signers, [])
+    return _noted(_enveloped(kind.media_type, payload, signers, []), kind.media_type, name, generation)
+
+
+def _noted(sealed: bytes, kind: str, name: str, generation: int | None) -> bytes:
+    """The sealed bytes, told to the audited operation at work."""
+    digest = hashlib.sha256(sealed).hexdigest()
+    note_document(AuditDocument(kind=kind, name=name, generation=generation, digest=digest))
+    return sealed
+
+
+def trails_of_keys(keys: Sequence[object]) -> tuple[AuditTrail, ...]:
+    """The audit trails of the clients of those that are a ``Key``."""
+    return tuple(
+        dict.fromkeys(
+            trail
+            for key in keys
+            if isinstance(key, Key)
+            for trail in key._trails  # pyright: ignore[reportPrivateUsage] # what a key does, its clients are told
+        )
+    )
 
 
 def countersign(sealed: BytesLike, signers: Sequence[Key], *, expected: UnverifiedSeal) -> bytes:
@@ -414,10 +453,16 @@ def countersign(sealed: BytesLike, signers: Sequence[Key], *, expected: Unverifi
         KMSError: a key cannot sign now.
     """
     data = octets(sealed, "a sealed document")
+    return observed(trails_of_keys(signers), "countersign", lambda: _countersigned(data, signers, expected))
+
+
+def _countersigned(data: bytes, signers: Sequence[Key], expected: UnverifiedSeal) -> bytes:
+    use = (expected.payload_type, expected.name, expected.generation)
+    _noted(data, *use)
     if UnverifiedSeal.read(data) != expected:
         raise SealError("the document is not the one that was looked at")
     parsed = _Parsed(data)
-    return _enveloped(parsed.payload_type, parsed.payload, signers, parsed.envelope.signatures)
+    return _noted(_enveloped(parsed.payload_type, parsed.payload, signers, parsed.envelope.signatures), *use)
 
 
 def _enveloped(
@@ -475,10 +520,12 @@ class TrustRoot:
         ledger: keeps the highest generation seen, so that an older document is refused; without one, whoever can
             edit the store can put an old document back.
         clock: the time, with a time zone.
+        audit, entity, audit_required: where each opening leaves an event, done or refused, and each use of a keyset
+            loaded with it: as for ``KMSClient``. The sinks of the clients of its ``Key``s are told too.
 
     Raises:
         TypeError: not keys.
-        InvalidArgumentError: no keys, one twice, or a threshold that they cannot meet.
+        InvalidArgumentError: no keys, one twice, or a threshold that they cannot meet; sinks without an entity.
         KeyUsageError: a key that neither verifies nor MACs.
     """
 
@@ -490,6 +537,9 @@ class TrustRoot:
         audience: str = "",
         ledger: Ledger | None = None,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        audit: Sequence[AuditSink] = (),
+        entity: str | None = None,
+        audit_required: bool = True,
     ) -> None:
         found: dict[str, PublicKey | Key] = {}
         for key in keys:
@@ -512,6 +562,8 @@ class TrustRoot:
         self._audience = audience
         self._ledger = ledger
         self._clock = clock
+        own = trails_of(audit, entity, required=audit_required)
+        self._trails = own + trails_of_keys(list(found.values()))
 
     @classmethod
     def from_json(
@@ -520,8 +572,15 @@ class TrustRoot:
         *,
         ledger: Ledger | None = None,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        audit: Sequence[AuditSink] = (),
+        entity: str | None = None,
+        audit_required: bool = True,
     ) -> Self:
         """A root of public keys from ``to_json``. The file is the anchor: guard it as you guard code.
+
+        Args:
+            data: the file.
+            ledger, clock, audit, entity, audit_required: as for the class.
 
         Raises:
             TypeError: not bytes-like.
@@ -538,7 +597,16 @@ class TrustRoot:
             keys = [PublicKey.from_jwk(jwk, str(jwk["alg"])) for jwk in read.keys]
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, KeyError):
             raise problem from None
-        return cls(keys, threshold=read.threshold, audience=read.audience, ledger=ledger, clock=clock)
+        return cls(
+            keys,
+            threshold=read.threshold,
+            audience=read.audience,
+            ledger=ledger,
+            clock=clock,
+            audit=audit,
+            entity=entity,
+            audit_required=audit_required,
+        )
 
     def to_json(self) -> bytes:
         """Indented JSON of the audience, the public keys as JWK, and the threshold.
@@ -591,8 +659,11 @@ class TrustRoot:
                 older than one seen before, or not signed by enough keys: always with the same text.
             KMSError: a key of the root cannot be asked now, and the others are not enough.
         """
-        return self.open_sealed(sealed, kind, name=name).document
+        return observed(
+            self._trails, "TrustRoot.open", lambda: self.open_sealed(sealed, kind, name=name).document
+        )
 
+    @audited
     def open_sealed(
         self, sealed: BytesLike, kind: type[T] | PayloadType[T], *, name: str, remember: bool = True
     ) -> OpenedSeal[T]:
@@ -603,9 +674,10 @@ class TrustRoot:
         payload_type = kind if isinstance(kind, PayloadType) else _BY_CLASS.get(kind)
         if payload_type is None:
             raise TypeError("a KeyInfo, KeyConf or Policy is opened: name one of these classes")
-        data = octets(sealed, "a sealed document")
+        data = _noted(octets(sealed, "a sealed document"), payload_type.media_type, name, None)
         try:
             parsed = _Parsed(data)
+            _noted(data, payload_type.media_type, name, parsed.statement.generation)
             self._check_claims(parsed, payload_type.media_type, name)
         except _UNREADABLE:
             raise SealError(_REFUSED) from None
@@ -709,7 +781,7 @@ class Ledger:
 
     It refuses an older document, a second one of the same generation, and a clock that has gone back by more than an
     hour since something was opened. Whoever can delete or edit the file undoes that: keep it where the application
-    alone can write, away from the documents.
+    alone can write, away from the documents. Threads, processes and forked children may share it.
 
     Args:
         path: made, readable for its owner only, if it does not exist.
@@ -730,9 +802,8 @@ class Ledger:
                 raise KeystoreError("other users can write the ledger; take that right away: chmod go-w")
         finally:
             os.close(descriptor)
-        self._lock = threading.Lock()
         self._connection: sqlite3.Connection | None = None
-        self._owner = 0
+        _ledgers.add(self)
         with self._connected() as connection:
             connection.execute(
                 "CREATE TABLE IF NOT EXISTS seen (kind TEXT, audience TEXT, name TEXT, generation INTEGER NOT NULL, "
@@ -741,8 +812,8 @@ class Ledger:
 
     def close(self) -> None:
         """Close the file; a second call does nothing."""
-        with self._lock:
-            if self._connection is not None and self._owner == os.getpid():
+        with _in_sqlite:
+            if self._connection is not None:
                 self._connection.close()
             self._connection = None
 
@@ -790,20 +861,40 @@ class Ledger:
 
     @contextmanager
     def _connected(self) -> Generator[sqlite3.Connection]:
-        with self._lock:
+        with _in_sqlite:
             try:
-                # SQLite's locks and handles do not survive a fork.
-                if self._connection is None or self._owner != os.getpid():
+                if self._connection is None:
                     self._connection = sqlite3.connect(
                         self._path, timeout=5, isolation_level=None, check_same_thread=False
                     )
-                    self._owner = os.getpid()
                 yield self._connection
             except sqlite3.OperationalError as error:
                 raise UnavailableError("the ledger cannot be read or written now") from error
             except sqlite3.Error as error:
                 raise KeystoreError("the ledger is damaged, or another kind of file") from error
 
+    def _forked(self) -> None:
+        """In a forked child: SQLite's handles do not survive a fork, and may not even be closed there."""
+        if self._connection is not None:
+            _inherited.append(self._connection)
+        self._connection = None
+
+
+_in_sqlite: Final = threading.Lock()
+"""Held over every use of a ledger's file, and over a fork: no child begins in the middle of a transaction."""
+_ledgers: Final[weakref.WeakSet[Ledger]] = weakref.WeakSet()
+_inherited: Final[list[sqlite3.Connection]] = []
+
+
+def _after_fork_in_child() -> None:
+    for ledger in _ledgers:
+        ledger._forked()  # pyright: ignore[reportPrivateUsage] # one module
+    _in_sqlite.release()
+
+
+os.register_at_fork(
+    before=_in_sqlite.acquire, after_in_parent=_in_sqlite.release, after_in_child=_after_fork_in_child
+)
 
 _CLOCK_STEP: Final = 3600
 """Seconds between two notes of the time, and by which it may go back."""

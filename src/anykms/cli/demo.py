@@ -51,10 +51,11 @@ class Demo:
 
     def run(self) -> None:
         """All steps, up to the first that fails."""
-        from anykms import connect
+        from anykms.client import KMSClient
+        from anykms.registry import open_provider
 
         uri = "local://" + quote(str(self._folder / "keys.db"))
-        with connect(uri, create=True, clock=lambda: self._now) as client:
+        with KMSClient(open_provider(uri, create=True, clock=lambda: self._now)) as client:
             mode = stat.S_IMODE((self._folder / "keys.db").stat().st_mode)
             self._note("make a keystore in a temporary directory", "mode 0600", f"mode {mode:04o}")
             self._encryption(client)

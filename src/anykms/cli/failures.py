@@ -33,8 +33,10 @@ class ExitCode(IntEnum):
     DAMAGED = 8
     UNSUPPORTED = 9
     FILE = 10
+    HUNG_UP = 129
     INTERRUPTED = 130
     BROKEN_PIPE = 141
+    TERMINATED = 143
 
 
 MEANINGS: Final[dict[ExitCode, str]] = {
@@ -49,8 +51,10 @@ MEANINGS: Final[dict[ExitCode, str]] = {
     ExitCode.DAMAGED: "the keystore is damaged, edited or has another root secret, or an answer is not sound",
     ExitCode.UNSUPPORTED: "the provider or this kind of key cannot do it",
     ExitCode.FILE: "a file cannot be read or written; an old output is as it was",
+    ExitCode.HUNG_UP: "its terminal was closed; no output was changed",
     ExitCode.INTERRUPTED: "interrupted; no output was changed",
     ExitCode.BROKEN_PIPE: "the reader of standard output went away",
+    ExitCode.TERMINATED: "told to end; no output was changed",
 }
 
 _ERRORS: Final[dict[type[errors.KMSError], tuple[ExitCode, str]]] = {

@@ -12,7 +12,7 @@ from functools import partial
 from typing import Final, TypeAlias
 
 from anykms.algorithms import KeyPurpose
-from anykms.audit import AuditTrail, audited, observed
+from anykms.audit import AuditTrail, audited, note_key, observed
 from anykms.client import DataKeyWrapper, Key
 from anykms.context import canonicalise
 from anykms.envelope.cache import MAX_AGE, DataKeyCache
@@ -174,8 +174,9 @@ class Keyring:
                 raise KeyUsageError(
                     f"key {key.info.name} is for {key.info.purpose}; a keyring needs ENCRYPT_DECRYPT"
                 )
-            self._policy.check_key(key.info)
-            self._wrappers[key.info.uri.without_version()] = DataKeyWrapper.of(key)
+            wrapper = DataKeyWrapper.of(key)
+            self._check_key(key.info, wrapper.trails)
+            self._wrappers[key.info.uri.without_version()] = wrapper
         if len(self._wrappers) != len(held):
             raise InvalidArgumentError("a key is in the keyring twice")
         self._recipients = dict(list(self._wrappers.items())[: len(keys)])
@@ -193,6 +194,15 @@ class Keyring:
         self._last_written: tuple[dict[str, str], bytes] = {}, b""
         self._last_opener = held[0].info, held[0].allow
         self._last_read: tuple[dict[str, str], bytes, bytes] = {}, b"", b""
+
+    def _check_key(self, info: KeyInfo, trails: tuple[AuditTrail, ...]) -> None:
+        """Raises PolicyError unless the policy allows the key; its client's audit trail hears of that."""
+
+        def check() -> None:
+            note_key(str(info.uri))
+            self._policy.check_key(info)
+
+        observed(trails, "Keyring", check, only_refusals=True)
 
     def _identity(self) -> bytes:
         """What must be equal for two rings to share a data key: policy, connections, key URIs and facts."""

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 from cryptography.cobblestone import Cobblestone256Encryptor
 from cryptography.exceptions import InvalidTag
 
+from anykms.audit import Afterwards
 from anykms.envelope.message import (
     BODY_START,
     CHUNK,
@@ -199,6 +200,7 @@ class MessageReader(io.BufferedIOBase):
         self._start = self._end = 0
         self._finished = False
         self._broken: InvalidCiphertextError | None = None
+        self._audit = Afterwards()
 
     def readable(self) -> bool:
         """True."""
@@ -259,7 +261,9 @@ class MessageReader(io.BufferedIOBase):
         if self._broken is not None:
             raise self._broken
         if not self._finished:
-            raise TruncatedMessageError(_NOT_READ)
+            unread = TruncatedMessageError(_NOT_READ)
+            self._audit.refused("MessageReader.close", unread)
+            raise unread
 
     def abort(self) -> None:
         """Close without asking whether the message is whole."""
@@ -319,10 +323,11 @@ class MessageReader(io.BufferedIOBase):
         return piece
 
     def _break(self, sealed: bytes | memoryview) -> InvalidCiphertextError:
-        """The error of this and of every later read."""
+        """The error of this and of every later read; the audit trail hears of it once."""
         self._broken = (
             InvalidCiphertextError(NOT_AUTHENTIC) if sealed else TruncatedMessageError(_END_MISSING)
         )
+        self._audit.refused("MessageReader.read", self._broken)
         return self._broken
 
     def _next(self) -> bytes | memoryview:
@@ -363,6 +368,7 @@ class MessageFile(io.BufferedIOBase):
         """What the authentic header says."""
         self._source = source
         self._lock = threading.Lock()
+        self._audit = Afterwards()
         self._body = body + BODY_START
         self._kept: OrderedDict[int, bytes] = OrderedDict()
         self._broken: InvalidCiphertextError | None = None
@@ -418,7 +424,11 @@ class MessageFile(io.BufferedIOBase):
             done = 0
             while done < len(view) and self._position < self._size:
                 index, offset = divmod(self._position, CHUNK)
-                piece = memoryview(self._chunk(index))[offset : offset + len(view) - done]
+                try:
+                    piece = memoryview(self._chunk(index))[offset : offset + len(view) - done]
+                except InvalidCiphertextError as error:
+                    self._audit.refused("MessageFile.read", error)
+                    raise
                 view[done : done + len(piece)] = piece
                 done += len(piece)
                 self._position += len(piece)

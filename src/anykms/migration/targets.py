@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Final, Protocol, TypeVar
+from importlib.metadata import entry_points
+from typing import Final, Protocol, TypeVar, cast
 
 from anykms.envelope.stream import Sink, Source
+from anykms.errors import InvalidArgumentError
+from anykms.registry import load
 
 T = TypeVar("T")
+
+GROUP: Final = "anykms.targets"
+"""Entry points of stores: the URL's scheme names what makes a ``Target`` of a URL."""
+_SCHEME: Final = re.compile(r"[a-z][a-z0-9+.-]{0,31}")
+_OTHERS: Final = "fsspec"
+_EXTRAS: Final = {"s3": "objects", _OTHERS: "objects"}
 
 HEAD: Final = 4096
 """Bytes of an entry that a census reads at first; longer headers are read again."""
@@ -97,3 +107,29 @@ class Target(Protocol):
             FileNotFoundError: it is gone.
         """
         ...
+
+
+def open_target(url: str) -> Target:
+    """The target at a URL with a scheme; nothing is sent yet.
+
+    The entry point of group ``anykms.targets`` that has the scheme's name makes it; without one, fsspec does.
+
+    Args:
+        url: ``s3://bucket/prefix``, or one of a store that fsspec or another distribution knows. Only from the
+            caller or the configuration, never from data.
+
+    Raises:
+        InvalidArgumentError: not such a URL, or one of no known store.
+        UnsupportedOperationError: what the store needs is not installed; the message says what to install.
+
+    >>> open_target("s3://archive/2024?region=eu-west-1").name
+    's3://archive/2024/'
+    """
+    if not isinstance(url, str):
+        raise TypeError(f"the URL of a target is a str, not {type(url).__name__}")
+    scheme, colon, _ = url.partition("://")
+    if not colon or not _SCHEME.fullmatch(scheme) or not url.isprintable():
+        raise InvalidArgumentError("the URL of a target is SCHEME://..., for example s3://bucket/prefix")
+    own = any(point.name == scheme for point in entry_points(group=GROUP))
+    made = cast("Callable[[str], Target]", load(GROUP, scheme if own else _OTHERS, "target", _EXTRAS))
+    return made(url)
