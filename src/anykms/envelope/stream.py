@@ -462,10 +462,10 @@ class MessageFile(io.BufferedIOBase):
     def _check(self) -> None:
         if self.closed:
             raise ValueError("the file is closed")
-        if self._broken is not None:
-            raise self._broken
 
     def _chunk(self, index: int) -> bytes:
+        if self._broken is not None:
+            raise self._broken
         known = self._kept.get(index)
         if known is not None:
             self._kept.move_to_end(index)
