@@ -422,6 +422,18 @@ def test_no_data_key_serves_more_than_its_limits(
     assert counters.hits + counters.misses + oversized == len(steps)
 
 
+@pytest.mark.parametrize(("per_key", "pause"), [(100, 0.0), (2**20, 1.0), (100, 10.0)])
+def test_no_more_calls_are_made_than_the_limits_imply(per_key: int, pause: float) -> None:
+    clock, provider = Clock(), VectorProvider()
+    cache = DataKeyCache(max_messages=per_key, clock=clock)
+    ring = ring_of("alpha", cache=cache, client=client_of(provider))
+    for number in range(1000):
+        ring.encrypt(b"x", context=CONTEXT, aad=b"%d" % number)
+        clock.now += pause
+    in_one_age = per_key if not pause else min(per_key, int(300 / pause))
+    assert len(provider.calls) == -(-1000 // in_one_age)
+
+
 def test_the_entry_longest_unused_goes_first() -> None:
     cache = DataKeyCache(max_entries=2)
     ring = ring_of("alpha", cache=cache)

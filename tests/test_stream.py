@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import random
 import threading
 import tracemalloc
 import zipfile
@@ -29,6 +30,8 @@ def a_ring() -> Keyring:
 
 
 RING = a_ring()
+LONG_PLAIN = random.Random(7).randbytes(5 * CHUNK + 123)  # noqa: S311 # a pattern, no secret
+LONG = RING.encrypt(LONG_PLAIN, context=CONTEXT)
 
 
 def body_offset(message: bytes) -> int:
@@ -179,8 +182,40 @@ def test_a_flip_anywhere_is_refused_by_random_access_where_it_matters() -> None:
         file.seek(CHUNK)
         assert file.read() == plain[CHUNK:]
         file.seek(0)
+        for _ in range(2):
+            with pytest.raises(errors.InvalidCiphertextError):
+                file.read(1)
+    with RING.open(io.BytesIO(bad), context=CONTEXT) as file:
         with pytest.raises(errors.InvalidCiphertextError):
             file.read(1)
+        file.seek(CHUNK)  # found altered, it gives nothing of what comes after either
+        with pytest.raises(errors.InvalidCiphertextError):
+            file.read(1)
+
+
+@settings(max_examples=200)
+@given(st.data())
+def test_a_flip_at_any_offset_releases_nothing_of_its_chunk_or_after_it(data: st.DataObject) -> None:
+    position = data.draw(st.integers(0, len(LONG) - 1))
+    bad = damaged(LONG, position)
+    chunk = max(0, position - body_offset(LONG) - BODY_START) // SEALED_CHUNK
+    readers: list[Callable[[], BinaryIO]] = [
+        lambda: cast("BinaryIO", RING.decrypt_stream(io.BytesIO(bad), context=CONTEXT)),
+        lambda: cast("BinaryIO", RING.open(io.BytesIO(bad), context=CONTEXT)),
+    ]
+    for start in readers:
+        out = b""
+        try:
+            with start() as reader:
+                while piece := reader.read(CHUNK):
+                    out += piece
+        except errors.KMSError:  # a flip in the header may name another key, for one
+            noticed = True
+        else:
+            noticed = False
+        assert noticed
+        assert out == LONG_PLAIN[: len(out)]
+        assert len(out) <= chunk * CHUNK
 
 
 @pytest.mark.parametrize("size", [0, 1, CHUNK - 1, CHUNK, CHUNK + 1, 2 * CHUNK + 7])
@@ -354,3 +389,69 @@ def test_memory_does_not_grow_with_the_message(mebibytes: int) -> None:
     tracemalloc.stop()
     assert sink.taken > mebibytes * UNIT
     assert peak < 4 * 1024 * 1024
+
+
+@pytest.mark.parametrize("mebibytes", [8, 64])
+def test_memory_does_not_grow_with_the_message_that_is_read(mebibytes: int) -> None:
+    message = RING.encrypt(bytes(mebibytes * UNIT), context=CONTEXT)
+    source, done = io.BytesIO(message), 0
+    tracemalloc.start()
+    with RING.decrypt_stream(source, context=CONTEXT) as reader:
+        for piece in reader.pieces():
+            done += len(piece)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert done == mebibytes * UNIT
+    assert peak < 4 * 1024 * 1024
+
+
+# Whole messages in one buffer
+
+AROUND_LARGE = [0, 1, 65535, 65536, 65537, 8 * CHUNK, 8 * CHUNK + 5]
+
+
+@pytest.mark.parametrize("size", AROUND_LARGE)
+def test_a_message_into_a_buffer_is_one_as_any_other(size: int) -> None:
+    plain = pattern(size)
+    target = bytearray(b"\xaa" * (size + 1000))
+    used = RING.encrypt_into(plain, memoryview(target)[3:], context=CONTEXT, aad=b"a", required=["tenant"])
+    assert target[:3] + target[3 + used :] == b"\xaa" * (len(target) - used)
+    message = bytes(target[3 : 3 + used])
+    assert RING.decrypt(message, context=CONTEXT, aad=b"a") == plain
+    assert len(RING.encrypt(plain, context=CONTEXT, aad=b"a", required=["tenant"])) == used
+    with RING.open(io.BytesIO(message), context=CONTEXT, aad=b"a") as file:
+        assert file.read() == plain
+
+
+@pytest.mark.parametrize("size", AROUND_LARGE)
+def test_no_altered_byte_of_a_whole_message_passes(size: int) -> None:
+    message = RING.encrypt(pattern(size), context=CONTEXT)
+    start = body_offset(message)
+    places = {start, start + 30, start + BODY_START, len(message) - 1}
+    places |= set(range(start + BODY_START, len(message), SEALED_CHUNK))
+    for position in places:
+        with pytest.raises(errors.InvalidCiphertextError):
+            RING.decrypt(damaged(message, position), context=CONTEXT)
+    for end in (start + BODY_START, len(message) - 1, len(message) - 16):
+        with pytest.raises(errors.InvalidCiphertextError):
+            RING.decrypt(message[:end], context=CONTEXT)
+
+
+def test_a_buffer_that_is_too_small_is_left_as_it_is_and_told_the_size() -> None:
+    needed = len(RING.encrypt(b"paid", context=CONTEXT))
+    for size in (1, 10, needed - 1):
+        target = bytearray(size)
+        with pytest.raises(errors.InvalidArgumentError, match=f"the target has {size} bytes"):
+            RING.encrypt_into(b"paid", target, context=CONTEXT)
+        assert target == bytes(size)
+    with pytest.raises(errors.InvalidArgumentError, match=f"the message takes {needed}"):
+        RING.encrypt_into(b"paid", bytearray(needed - 1), context=CONTEXT)
+    assert RING.encrypt_into(b"paid", bytearray(needed), context=CONTEXT) == needed
+
+
+def test_what_cannot_be_written_is_no_target() -> None:
+    for target in (memoryview(bytes(1000)), memoryview(bytearray(2000))[::2], bytearray()):
+        with pytest.raises(errors.InvalidArgumentError, match="target is memory that can be written"):
+            RING.encrypt_into(b"paid", target, context=CONTEXT)
+    with pytest.raises(TypeError, match="target is a bytearray or a memoryview"):
+        RING.encrypt_into(b"paid", cast("bytearray", b"x" * 1000), context=CONTEXT)

@@ -342,6 +342,20 @@ class AsyncKeyring:
             self._ring.encrypt, plaintext, context=context, aad=aad, required=required
         )
 
+    async def encrypt_into(
+        self,
+        plaintext: BytesLike,
+        target: bytearray | memoryview,
+        *,
+        context: Mapping[str, str],
+        aad: BytesLike = b"",
+        required: Collection[str] = (),
+    ) -> int:
+        """See ``Keyring.encrypt_into``."""
+        return await self._threads.run(
+            self._ring.encrypt_into, plaintext, target, context=context, aad=aad, required=required
+        )
+
     async def decrypt(
         self, message: BytesLike, *, context: Mapping[str, str], aad: BytesLike = b"", min_generation: int = 0
     ) -> bytes:

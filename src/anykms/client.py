@@ -61,7 +61,7 @@ from anykms.provider import (
 )
 from anykms.retrying import Deadline, RetryPolicy
 from anykms.signing import PublicKey, der_to_p1363, p1363_to_der, prepare_message, signature_encoding
-from anykms.wrapping import NOT_AUTHENTIC, WrappedKey, unwrap_data_key, wrap_data_key
+from anykms.wrapping import NOT_AUTHENTIC, WrappedKey, unwrap_data_key, wrap_context, wrap_data_key
 
 T = TypeVar("T")
 Guard: TypeAlias = Callable[[Operation], None]
@@ -904,7 +904,7 @@ class Key:
             raise InvalidArgumentError(f"a data key has {DATA_KEY_SIZE} bytes, not {len(data)}")
         pairs, ctx = canonicalise(context)
         self._session.policy.check_context(pairs)
-        wrapped = wrap_data_key(wrapper, data, bind=_generic_bind(ctx), pairs=pairs, origin=0)
+        wrapped = wrap_data_key(wrapper, data, bound=wrap_context(_generic_bind(ctx), pairs), origin=0)
         return _KEY_MAGIC + msgspec.msgpack.encode(wrapped)
 
     @audited
@@ -929,7 +929,7 @@ class Key:
                 KeyNotAllowedError(f"wrapped under another key: {str(uri)!a}"), Operation.UNWRAP
             )
         self._session.policy.check_sender(found.sender_authenticated)
-        return unwrap_data_key(wrapper, found, bind=_generic_bind(ctx), pairs=pairs)
+        return unwrap_data_key(wrapper, found, bound=wrap_context(_generic_bind(ctx), pairs))
 
     # Checks
 
@@ -965,6 +965,7 @@ class DataKeyWrapper:
         self._key = key
         self.info = key.info
         self._session = key._session  # pyright: ignore[reportPrivateUsage] # one module, two views of a key
+        self._uri = str(key.info.uri)
         self._deadline = deadline
 
     @classmethod
@@ -1012,7 +1013,7 @@ class DataKeyWrapper:
         self._session.gate(Operation.WRAP, info)
         return self._session.call(
             Operation.WRAP,
-            str(info.uri),
+            self._uri,
             lambda: provider.wrap(info, secret, context),
             deadline=self._deadline,
         )
@@ -1023,7 +1024,7 @@ class DataKeyWrapper:
         self._session.gate(Operation.UNWRAP, info)
         return self._session.call(
             Operation.UNWRAP,
-            str(info.uri),
+            self._uri,
             lambda: provider.unwrap(info, wrapped, version, context),
             deadline=self._deadline,
             version=version,

@@ -410,6 +410,13 @@ class KeyURI:
     def __str__(self) -> str:
         return self._text
 
+    # There is one spelling for each key, and a str remembers its hash.
+    def __hash__(self) -> int:
+        return hash(self._text)
+
+    def __eq__(self, other: object) -> bool:
+        return self._text == other._text if isinstance(other, KeyURI) else NotImplemented
+
     def _spell(self) -> str:
         if self.version is None:
             return f"{self.scheme}://{self.resource}"

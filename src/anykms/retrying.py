@@ -18,15 +18,15 @@ _jitter: Final = random.SystemRandom().random
 class Deadline:
     """A point in time that all attempts of one operation share."""
 
-    __slots__ = ("_clock", "_end")
+    __slots__ = ("clock", "end")
 
     def __init__(self, seconds: float, clock: Callable[[], float]) -> None:
-        self._clock = clock
-        self._end = clock() + seconds
+        self.clock: Final = clock
+        self.end: Final = clock() + seconds
 
     def remaining(self) -> float:
         """Seconds left; negative once it has passed."""
-        return self._end - self._clock()
+        return self.end - self.clock()
 
     def check(self) -> None:
         """Raises DeadlineExceededError once the deadline has passed."""
@@ -76,16 +76,17 @@ class RetryPolicy:
         The last error is the one raised.
         """
         if deadline is None:
-            deadline = self.start()
+            end, clock = self.clock() + self.deadline, self.clock
         else:
             deadline.check()
+            end, clock = deadline.end, deadline.clock
         attempt = 1
         while True:
             try:
                 return function()
             except KMSError as error:
                 delay = self._delay(attempt, error)
-                if not error.retryable or attempt >= self.max_attempts or delay >= deadline.remaining():
+                if not error.retryable or attempt >= self.max_attempts or delay >= end - clock():
                     raise
             self.sleep(delay)
             attempt += 1

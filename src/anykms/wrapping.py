@@ -63,13 +63,15 @@ class WrappedKey(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fi
         Raises:
             InvalidCiphertextError: the fields do not fit together, or the URI is not canonical.
         """
-        rsa = self.algorithm in (RSA, RSA_WITH_SENDER)
-        fits = (
-            (rsa or self.algorithm == A256GCM)
-            and (not rsa or len(self.wrapped) in _RSA_SIZES)
-            and len(self.data_key) == (_SEALED_KEY_SIZE if rsa else 0)
-            and len(self.sender) == (_SENDER_SIGNATURE_SIZE if self.algorithm == RSA_WITH_SENDER else 0)
-        )
+        if self.algorithm == A256GCM:
+            fits = not self.data_key and not self.sender
+        else:
+            fits = (
+                self.algorithm in (RSA, RSA_WITH_SENDER)
+                and len(self.wrapped) in _RSA_SIZES
+                and len(self.data_key) == _SEALED_KEY_SIZE
+                and len(self.sender) == (_SENDER_SIGNATURE_SIZE if self.algorithm == RSA_WITH_SENDER else 0)
+            )
         if not fits:
             raise InvalidCiphertextError(NOT_AUTHENTIC)
         try:
@@ -104,15 +106,14 @@ def wrap_algorithm(info: KeyInfo) -> str:
     return RSA if info.sender_fingerprint is None else RSA_WITH_SENDER
 
 
-def wrap_data_key(
-    key: Wrapper, data_key: bytes, *, bind: bytes, pairs: Mapping[str, str], origin: int
-) -> WrappedKey:
-    """Wrap ``data_key`` (32 bytes), bound to ``bind`` (32 bytes) and to the readable ``pairs``."""
+def wrap_data_key(key: Wrapper, data_key: bytes, *, bound: WrapContext, origin: int) -> WrappedKey:
+    """Wrap ``data_key`` (32 bytes), bound to what ``wrap_context`` made."""
     algorithm = wrap_algorithm(key.info)
     if algorithm == A256GCM:
-        result = key.wrap(data_key, _wrap_context(bind, pairs))
+        result = key.wrap(data_key, bound)
         sealed = sender = b""
     else:
+        bind = bound.aad
         intermediate = os.urandom(DATA_KEY_SIZE)
         result = key.wrap(intermediate, _NO_CONTEXT)
         sealed = _intermediate_cipher(intermediate, bind).encrypt(_SINGLE_USE_NONCE, data_key, bind)
@@ -124,8 +125,8 @@ def wrap_data_key(
     )
 
 
-def unwrap_data_key(key: Wrapper, wrapped: WrappedKey, *, bind: bytes, pairs: Mapping[str, str]) -> bytes:
-    """The 32-byte data key that ``wrap_data_key`` wrapped under the same key, ``bind`` and ``pairs``.
+def unwrap_data_key(key: Wrapper, wrapped: WrappedKey, *, bound: WrapContext) -> bytes:
+    """The 32-byte data key that ``wrap_data_key`` wrapped under the same key, bound to the same.
 
     Raises:
         InvalidCiphertextError: anything else, with one text; a bad sender signature before any call is made.
@@ -137,7 +138,8 @@ def unwrap_data_key(key: Wrapper, wrapped: WrappedKey, *, bind: bytes, pairs: Ma
         raise InvalidCiphertextError(NOT_AUTHENTIC)
     try:
         if wrapped.algorithm == A256GCM:
-            return _exactly_32(key.unwrap(wrapped.wrapped, version, _wrap_context(bind, pairs)))
+            return _exactly_32(key.unwrap(wrapped.wrapped, version, bound))
+        bind = bound.aad
         if wrapped.algorithm == RSA_WITH_SENDER:
             key.verify_sender(_sender_digest(bind, wrapped.wrapped, wrapped.data_key), wrapped.sender)
         intermediate = _exactly_32(key.unwrap(wrapped.wrapped, version, _NO_CONTEXT))
@@ -160,7 +162,8 @@ def _spelt(uri: KeyURI, version: str | None) -> str:
     return str(uri.with_version(version))
 
 
-def _wrap_context(bind: bytes, pairs: Mapping[str, str]) -> WrapContext:
+def wrap_context(bind: bytes, pairs: Mapping[str, str]) -> WrapContext:
+    """What a data key is bound to while it is wrapped: ``bind`` (32 bytes) and the readable ``pairs``."""
     # Base64 of 32 bytes is 43 characters and one "=".
     text = b2a_base64(bind, newline=False).translate(_URL_SAFE)[:43].decode()
     return WrapContext({**pairs, "anykms:bind": text}, bind)

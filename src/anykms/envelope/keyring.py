@@ -20,12 +20,15 @@ from anykms.envelope.message import (
     MAX_GENERATION,
     MAX_RECIPIENTS_READ,
     MAX_RECIPIENTS_WRITTEN,
+    SHORTEST_BODY,
+    SMALL,
     Binding,
     BodyKey,
     DataKey,
     HeaderFacts,
     Message,
     UnverifiedHeader,
+    body_size,
     checked_aad,
     claimed_head_size,
 )
@@ -177,6 +180,7 @@ class Keyring:
         if len(self._wrappers) != len(held):
             raise InvalidArgumentError("a key is in the keyring twice")
         self._recipients = dict(list(self._wrappers.items())[: len(keys)])
+        self._guards = tuple(key.allow for key in held[: len(keys)])
         if cache is not None:
             self._policy.check_cache(seconds=cache.max_age, messages=cache.max_messages)
         trails = (trail for wrapper in self._wrappers.values() for trail in wrapper.trails)
@@ -186,9 +190,10 @@ class Keyring:
         identity = b"" if cache is None else self._identity()
         self._encrypt_slots = b"anykms encrypt" + identity
         self._decrypt_slots = b"anykms decrypt" + identity
-        # Digests of what came last: messages of one data key come in rows.
-        self._last_written = b"", b""
-        self._last_read = b"", b"", b""
+        # What came last, and its slot: messages of one data key come in rows.
+        self._last_written: tuple[dict[str, str], bytes] = {}, b""
+        self._last_opener = held[0].info, held[0].allow
+        self._last_read: tuple[dict[str, str], bytes, bytes] = {}, b"", b""
 
     def _check_key(self, info: KeyInfo, trails: tuple[AuditTrail, ...]) -> None:
         """Raises PolicyError unless the policy allows the key; its client's audit trail hears of that."""
@@ -256,7 +261,50 @@ class Keyring:
         data = plaintext if type(plaintext) is bytes else buffer(plaintext, "plaintext")
         bound = checked_aad(aad)
         prepared = self._prepared(context, required, len(data))
-        return b"".join((prepared.header, *prepared.body_key.encrypt(data, bound)))
+        return prepared.body_key.encrypt(data, bound, start=prepared.header)
+
+    @audited
+    def encrypt_into(
+        self,
+        plaintext: BytesLike,
+        target: bytearray | memoryview,
+        *,
+        context: Mapping[str, str],
+        aad: BytesLike = b"",
+        required: Collection[str] = (),
+    ) -> int:
+        """``encrypt`` into memory that the caller has: large messages in a row cost no new memory.
+
+        Args:
+            plaintext, context, aad, required: see ``encrypt``.
+            target: writable, of at least the message's size, and no part of ``plaintext``.
+
+        Returns:
+            The message's size; it is at the beginning of ``target``, and the rest is left as it was.
+
+        Raises:
+            TypeError, InvalidArgumentError: bad input; a target that is too small, with the size that it needs.
+            KMSError: a key of the ring cannot wrap now; the target is left as it was then.
+
+        >>> import anykms, tempfile
+        >>> client = anykms.connect(f"local://{tempfile.mkdtemp()}/keys.db", create=True)
+        >>> info = client.generate_key(anykms.KeyConf("orders", anykms.KeyPurpose.ENCRYPT_DECRYPT))
+        >>> ring, target = Keyring([client.key(info)]), bytearray(1000)
+        >>> size = ring.encrypt_into(b"paid", target, context={})
+        >>> ring.decrypt(target[:size], context={})
+        b'paid'
+        """
+        data, room, bound = buffer(plaintext, "plaintext"), _writable(target), checked_aad(aad)
+        if len(data) + SHORTEST_BODY > len(room):
+            raise InvalidArgumentError(
+                f"the target has {len(room)} bytes; the message takes more than {len(data) + SHORTEST_BODY}"
+            )
+        prepared = self._prepared(context, required, len(data))
+        size = len(prepared.header) + body_size(len(data))
+        if size > len(room):
+            raise InvalidArgumentError(f"the target has {len(room)} bytes; the message takes {size}")
+        prepared.body_key.encrypt_into(data, bound, room[:size], start=prepared.header)
+        return size
 
     def _prepared(self, context: Mapping[str, str], required: Collection[str], size: int) -> Prepared:
         """A header and body key to encrypt ``size`` bytes with: new ones, or kept ones that were made here."""
@@ -266,13 +314,13 @@ class Keyring:
         self.allow_writing()
         if isinstance(required, (str, bytes)):
             raise TypeError("required is a collection of context names, not one str")
-        ctx = canonicalise(context)[1]
-        known_ctx, slot = self._last_written
-        if required or ctx != known_ctx:
+        known, slot = self._last_written
+        if required or not slot or context.__class__ is not dict or context != known:
+            pairs, ctx = canonicalise(context)
             names = repr(sorted(set(required))).encode("utf-8", "surrogatepass") if required else b""
             slot = hashlib.sha256(b"".join((self._encrypt_slots, len(ctx).to_bytes(4), ctx, names))).digest()
             if not required:
-                self._last_written = ctx, slot
+                self._last_written = dict(pairs), slot
         found = cache.get(slot, size)
         if found is None:
             oldest = self._policy.max_age
@@ -289,8 +337,8 @@ class Keyring:
 
     def allow_writing(self) -> None:
         """Raises what ``Key.allow`` raises for any key that new messages are made for."""
-        for wrapper in self._recipients.values():
-            wrapper.allow(Operation.WRAP)
+        for allow in self._guards:
+            allow(Operation.WRAP)
 
     def _wrap_calls(self) -> int:
         algorithms = [wrap_algorithm(wrapper.info) for wrapper in self._recipients.values()]
@@ -386,21 +434,31 @@ class Keyring:
             opened = self.open_header(parsed, context, min_generation)
             return opened, opened.body_key.decrypt(parsed.body, bound)
         # What is remembered was proven byte for byte, and is judged by the policy again.
-        ctx = canonicalise(context)[1]
-        start = claimed_head_size(data)
-        head = data[:start]
-        known_ctx, known_head, slot = self._last_read
-        if head != known_head or ctx != known_ctx:
+        known, known_head, slot = self._last_read
+        head: bytes | memoryview = known_head
+        pairs: Mapping[str, str] = known
+        if (
+            not slot
+            or context.__class__ is not dict
+            or context != known
+            or data[: len(known_head)] != known_head
+        ):
+            pairs, ctx = canonicalise(context)
+            head = data[: claimed_head_size(data)]
             slot = hashlib.sha256(b"".join((self._decrypt_slots, len(ctx).to_bytes(4), ctx, head))).digest()
-            self._last_read = ctx, bytes(head), slot
-        size = len(data) - start
+        size = len(data) - len(head)
         found = self._cache.get(slot, size)
         if found is None:
             found = self._opened(self._cache, slot, size, Message(data), context, min_generation)
         if not isinstance(found, Opened) or found.slot != slot:
             raise _misplaced()
+        if head is not known_head:
+            # A whole head only, now that it is proven: the next message may be longer than this one claimed.
+            self._last_read = dict(pairs), bytes(head), slot
         self.check_again(found.facts, min_generation)
-        return found, found.body_key.decrypt(data[start:], bound)
+        # A copy of a small body costs less than a view of it.
+        body = data[len(head) :] if size < SMALL else memoryview(data)[len(head) :]
+        return found, found.body_key.decrypt(body, bound)
 
     def _opened(
         self,
@@ -427,7 +485,11 @@ class Keyring:
         Raises:
             PolicyError, StaleMessageError: it does.
         """
-        self._wrappers[facts.key.uri.without_version()].allow(Operation.UNWRAP)
+        opener, allow = self._last_opener
+        if facts.key is not opener:
+            allow = self._wrappers[facts.key.uri.without_version()].allow
+            self._last_opener = facts.key, allow
+        allow(Operation.UNWRAP)
         self._policy.check_message(
             suite=facts.suite, created=facts.created, recipients=facts.recipients, now=self._clock()
         )
@@ -709,7 +771,7 @@ class Keyring:
             record_id=message.immutable.record_id,
             generation=generation,
             recipients=tuple(target._recipients),
-            removed=tuple(old for old in message.wrapped_keys if old not in target._recipients),
+            removed=tuple([old for old in message.wrapped_keys if old not in target._recipients]),
             opened_by=uri,
             sender_authenticated=authenticated,
         )
@@ -737,16 +799,14 @@ class Keyring:
         Raises:
             KMSError: as ``decrypt``, or a new recipient cannot wrap now.
         """
-        parsed, sink = Message(buffer(message, "message")), io.BytesIO()
+        parsed = Message(buffer(message, "message"))
         bound = checked_aad(aad)
         checked_generation(min_generation)
         target = self._target(to)
         opened = self.open_header(parsed, context, min_generation)
         plaintext = opened.body_key.decrypt(parsed.body, bound)
         prepared, found = self._renewed(parsed, opened, target, context)
-        sink.write(prepared.header)
-        sink.writelines(prepared.body_key.encrypt(plaintext, bound))
-        return replace(found, message=sink.getvalue())
+        return replace(found, message=prepared.body_key.encrypt(plaintext, bound, start=prepared.header))
 
     @audited
     def reencrypt_stream(
@@ -871,7 +931,7 @@ class Keyring:
     def _matched(self, message: Message) -> list[_Match]:
         """Recipients that are keys of this ring, in the ring's order."""
         wrapped = message.wrapped_keys
-        matched = [(uri, wrapped[uri]) for uri in self._wrappers if uri in wrapped]
+        matched = [(uri, found) for uri in self._wrappers if (found := wrapped.get(uri)) is not None]
         if not matched:
             named = ", ".join(ascii(str(uri)) for uri in wrapped)
             raise KeyNotAllowedError(f"the message is for keys that this keyring does not hold: {named}")
@@ -881,18 +941,19 @@ class Keyring:
         authenticated = [pair for pair in recipients if pair[1].sender_authenticated]
         if not authenticated:
             self._policy.check_sender(False)
-        if self._policy.require_sender_authentication:
+        if self._policy.require_sender_authentication or len(authenticated) == len(recipients):
             return authenticated
         return authenticated + [pair for pair in recipients if not pair[1].sender_authenticated]
 
     def _unwrap(self, recipients: list[_Match], binding: Binding) -> tuple[KeyURI, WrappedKey, bytes]:
         failures: list[KMSError] = []
-        deadline = self._wrappers[recipients[0][0]].start_deadline()
+        # A single call has the deadline that it starts itself; several calls share one.
+        several = len(recipients) > 1 or recipients[0][1].sender
+        deadline = self._wrappers[recipients[0][0]].start_deadline() if several else None
         for uri, wrapped in recipients:
-            wrapper = self._wrappers[uri].until(deadline)
-            bind = binding.bind(wrapped.origin)
+            wrapper = self._wrappers[uri] if deadline is None else self._wrappers[uri].until(deadline)
             try:
-                return uri, wrapped, unwrap_data_key(wrapper, wrapped, bind=bind, pairs=binding.context)
+                return uri, wrapped, unwrap_data_key(wrapper, wrapped, bound=binding.bound(wrapped.origin))
             except _TRY_NEXT as error:
                 failures.append(error)
         first, *others = failures
@@ -911,6 +972,15 @@ def inspect(message: BytesLike) -> UnverifiedHeader:
         InvalidCiphertextError, UnsupportedVersionError: not a message that this release reads.
     """
     return Message(buffer(message, "message")).header
+
+
+def _writable(target: bytearray | memoryview) -> memoryview:
+    if not isinstance(target, (bytearray, memoryview)):
+        raise TypeError(f"target is a bytearray or a memoryview, not {type(target).__name__}")
+    view = memoryview(target)
+    if view.readonly or not view.c_contiguous or not view.nbytes:
+        raise InvalidArgumentError("target is memory that can be written, contiguous and not empty")
+    return view.cast("B")
 
 
 def _stale(found: int, demanded: int) -> StaleMessageError:

@@ -10,16 +10,19 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import io
 import os
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import lt
 from typing import Annotated, Final
 
 import msgspec
 from cryptography.cobblestone import Cobblestone256Decryptor, Cobblestone256Encryptor
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from cryptography.hazmat.primitives.hashes import SHA512
+from cryptography.hazmat.primitives.hashes import SHA256, SHA512
+from cryptography.hazmat.primitives.hmac import HMAC
 from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 
 from anykms.context import MAX_CANONICAL_SIZE, MAX_PAIRS, canonicalise
@@ -31,7 +34,8 @@ from anykms.errors import (
 )
 from anykms.keys import KeyInfo, KeyURI
 from anykms.payload import BytesLike, octets
-from anykms.wrapping import NOT_AUTHENTIC, WrappedKey, Wrapper, wrap_data_key
+from anykms.provider import WrapContext
+from anykms.wrapping import NOT_AUTHENTIC, WrappedKey, Wrapper, wrap_context, wrap_data_key
 
 VERSION: Final = 1
 MAGIC: Final = b"\x8aAKMS\r\n" + bytes([VERSION])
@@ -54,6 +58,9 @@ SHORTEST_BODY: Final = BODY_START + 16
 ATTACHED: Final = b"\x00"
 DETACHED: Final = b"\x01"
 _CHUNKED_LABEL: Final = b"c2sp.org/chunked-encryption@v1+AEAD_AES_256_GCM\x00"
+SMALL: Final = 65536
+"""Bytes from which a message is made and opened in one buffer, without a copy."""
+_SHA256: Final = SHA256()
 _SHA512: Final = SHA512()
 
 _Name = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_CANONICAL_SIZE)]
@@ -82,14 +89,14 @@ _decode = msgspec.msgpack.Decoder(_Header).decode
 class Binding:
     """What one data key is bound to: the immutable part of the header and the whole context."""
 
-    __slots__ = ("_binds", "context", "digest", "immutable")
+    __slots__ = ("_bound", "context", "digest", "immutable")
 
     def __init__(self, immutable: bytes, context: Mapping[str, str], ctx: bytes) -> None:
         self.immutable = immutable
         self.context = context
         framed = b"".join((b"anykms/v1 header", len(immutable).to_bytes(4), immutable, ctx))
         self.digest = hashlib.sha512(framed).digest()
-        self._binds: dict[int, bytes] = {}
+        self._bound: dict[int, WrapContext] = {}
 
     @classmethod
     def new(cls, context: Mapping[str, str], required: Collection[str], created: int) -> Binding:
@@ -111,24 +118,25 @@ class Binding:
         )
         return cls(_encode(immutable), pairs, ctx)
 
-    def bind(self, origin: int) -> bytes:
-        """32 bytes that tie a wrapped data key to this record and to where the data key came from."""
-        found = self._binds.get(origin)
+    def bound(self, origin: int) -> WrapContext:
+        """What ties a wrapped data key to this record and to where the data key came from."""
+        found = self._bound.get(origin)
         if found is None:
             framed = b"".join((b"anykms/v1 bind", bytes((origin,)), self.digest))
-            found = self._binds[origin] = hashlib.sha256(framed).digest()
+            bind = hashlib.sha256(framed).digest()
+            found = self._bound[origin] = wrap_context(bind, self.context)
         return found
 
 
 class DataKey:
     """A data key and what it is bound to. It proves headers and makes the key of bodies; its secret is never shown."""
 
-    __slots__ = ("_secret", "_tag_key", "binding")
+    __slots__ = ("_secret", "_tags", "binding")
 
     def __init__(self, binding: Binding, secret: bytes) -> None:
         self.binding = binding
         self._secret = secret
-        self._tag_key = _expand(secret, b"anykms/v1 header-tag" + binding.digest)
+        self._tags = HMAC(_expand(secret, b"anykms/v1 header-tag" + binding.digest), _SHA256)
 
     def body_key(self) -> BodyKey:
         """The key of this record's bodies, all that is needed to encrypt and decrypt once the header is proven."""
@@ -141,13 +149,11 @@ class DataKey:
             InvalidArgumentError: the header would be longer than 65536 bytes.
             KMSError: one of them cannot wrap now.
         """
-        binding = self.binding
-        bind = binding.bind(origin)
+        bound = self.binding.bound(origin)
         recipients = [
-            wrap_data_key(wrapper, self._secret, bind=bind, pairs=binding.context, origin=origin)
-            for wrapper in wrappers
+            wrap_data_key(wrapper, self._secret, bound=bound, origin=origin) for wrapper in wrappers
         ]
-        body = b"".join((b"\x93", binding.immutable, _encode(recipients), _encode(generation)))
+        body = b"".join((b"\x93", self.binding.immutable, _encode(recipients), _encode(generation)))
         if len(body) > MAX_HEADER:
             raise InvalidArgumentError(
                 f"the header takes {len(body)} bytes; at most {MAX_HEADER} are allowed"
@@ -161,7 +167,9 @@ class DataKey:
             raise InvalidCiphertextError(NOT_AUTHENTIC)
 
     def _tag(self, prefix: bytes | memoryview) -> bytes:
-        return hmac.digest(self._tag_key, prefix, "sha256")
+        tag = self._tags.copy()
+        tag.update(prefix)
+        return tag.finalize()
 
 
 class BodyKey:
@@ -190,11 +198,32 @@ class BodyKey:
         return Cobblestone256Decryptor(self._key, self._digest + form + aad)
 
     def encrypt(
-        self, plaintext: bytes | memoryview, aad: bytes, form: bytes = ATTACHED
-    ) -> tuple[bytes, bytes]:
-        """A whole body, in two pieces to join."""
+        self, plaintext: bytes | memoryview, aad: bytes, form: bytes = ATTACHED, start: bytes = b""
+    ) -> bytes:
+        """``start``, and a whole body after it."""
+        if len(plaintext) < SMALL:
+            encryptor = Cobblestone256Encryptor(self._key, self._digest + form + aad)
+            return b"".join((start, encryptor.update(plaintext), encryptor.finalize()))
+        # Memory that was never touched costs more than AES: BytesIO hands out the one buffer that was written.
+        whole = io.BytesIO(bytes(len(start) + body_size(len(plaintext))))
+        with whole.getbuffer() as target:
+            self.encrypt_into(plaintext, aad, target, form, start)
+        return whole.getvalue()
+
+    def encrypt_into(
+        self,
+        plaintext: bytes | memoryview,
+        aad: bytes,
+        target: memoryview,
+        form: bytes = ATTACHED,
+        start: bytes = b"",
+    ) -> None:
+        """The same into ``target``, of exactly its size."""
         encryptor = Cobblestone256Encryptor(self._key, self._digest + form + aad)
-        return encryptor.update(plaintext), encryptor.finalize()
+        done = len(start)
+        target[:done] = start
+        done += encryptor.update_into(plaintext, target[done:])
+        target[done:] = encryptor.finalize()
 
     def decrypt(self, body: bytes | memoryview, aad: bytes, form: bytes = ATTACHED) -> bytes:
         """The plaintext, once the last chunk has been authenticated.
@@ -206,8 +235,10 @@ class BodyKey:
             raise InvalidCiphertextError(NOT_AUTHENTIC)
         decryptor = Cobblestone256Decryptor(self._key, self._digest + form + aad)
         try:
-            first = decryptor.update(body)
-            return first + decryptor.finalize() if first else decryptor.finalize()
+            if len(body) < SMALL:
+                first = decryptor.update(body)
+                return first + decryptor.finalize() if first else decryptor.finalize()
+            return _decrypted(decryptor, body)
         except InvalidTag as error:
             raise InvalidCiphertextError(NOT_AUTHENTIC) from error
 
@@ -246,6 +277,25 @@ class Chunks:
             raise InvalidCiphertextError(NOT_AUTHENTIC) from error
 
 
+def _decrypted(decryptor: Cobblestone256Decryptor, body: bytes | memoryview) -> bytes:
+    chunks, tail = divmod(len(body) - BODY_START, SEALED_CHUNK)
+    whole = io.BytesIO(bytes(chunks * CHUNK + max(0, tail - (SEALED_CHUNK - CHUNK))))
+    with whole.getbuffer() as plain:
+        try:
+            done = decryptor.update_into(body, plain)
+            plain[done:] = decryptor.finalize()
+        except BaseException:
+            # update_into leaves what it could not authenticate.
+            plain[:] = bytes(len(plain))
+            raise
+    return whole.getvalue()
+
+
+def body_size(size: int) -> int:
+    """Bytes of the body of a plaintext of ``size`` bytes: there is always a last, short chunk."""
+    return BODY_START + size + (size // CHUNK + 1) * (SEALED_CHUNK - CHUNK)
+
+
 def _expand(key: bytes | bytearray, info: bytes, size: int = 32) -> bytes:
     return HKDFExpand(_SHA512, size, info).derive(key)
 
@@ -257,9 +307,11 @@ def head_size(start: bytes | memoryview) -> int:
         UnsupportedVersionError: a message of another format version.
         InvalidCiphertextError: no message begins like that.
     """
-    if len(start) < HEAD_START or bytes(start[: len(MAGIC) - 1]) != MAGIC[:-1]:
+    if len(start) < HEAD_START:
         raise InvalidCiphertextError(NOT_AUTHENTIC)
-    if start[len(MAGIC) - 1] != VERSION:
+    if start[: len(MAGIC)] != MAGIC:
+        if start[: len(MAGIC) - 1] != MAGIC[:-1]:
+            raise InvalidCiphertextError(NOT_AUTHENTIC)
         raise UnsupportedVersionError("the message is of a format version that this release does not read")
     length = int.from_bytes(start[len(MAGIC) : HEAD_START])
     if not 1 <= length <= MAX_HEADER:
@@ -344,7 +396,7 @@ class HeaderFacts:
 class Message:
     """A parsed message. Everything in it is a claim until ``DataKey.check_tag`` has passed."""
 
-    __slots__ = ("_bytes", "_end", "_header", "_immutable", "_wrapped")
+    __slots__ = ("_bytes", "_end", "_header", "generation", "immutable", "wrapped_keys")
 
     def __init__(self, data: bytes | memoryview) -> None:
         """Parse strictly.
@@ -353,31 +405,25 @@ class Message:
             UnsupportedVersionError: a message of another format version.
             InvalidCiphertextError: not a message of version 1 in its one encoding.
         """
-        view = memoryview(data)
-        size = head_size(view)
-        if len(view) < size:
+        size = head_size(data)
+        if len(data) < size:
             raise InvalidCiphertextError(NOT_AUTHENTIC)
+        view = memoryview(data)
         end = size - _TAG_SIZE
-        raw = bytes(view[HEAD_START:end])
-        header = _read_header(raw)
-        immutable = header.immutable
+        header = _read_header(bytes(view[HEAD_START:end]))
         self._bytes = view
         self._end = end
-        self._immutable = _encode(immutable)
         self._header = header
-        self._wrapped = {r.key_uri().without_version(): r for r in header.recipients}
-        if len(self._wrapped) != len(header.recipients):
-            raise InvalidCiphertextError(NOT_AUTHENTIC)
-
-    @property
-    def immutable(self) -> Immutable:
+        self.immutable: Final = header.immutable
         """I of the header."""
-        return self._header.immutable
-
-    @property
-    def generation(self) -> int:
+        self.generation: Final = header.generation
         """G of the header."""
-        return self._header.generation
+        self.wrapped_keys: Final[Mapping[KeyURI, WrappedKey]] = {
+            recipient.key_uri().without_version(): recipient for recipient in header.recipients
+        }
+        """The recipients by key URI without version."""
+        if len(self.wrapped_keys) != len(header.recipients):
+            raise InvalidCiphertextError(NOT_AUTHENTIC)
 
     @property
     def header(self) -> UnverifiedHeader:
@@ -396,11 +442,6 @@ class Message:
             generation=self.generation,
             body_size=len(self._bytes) - self._end - _TAG_SIZE,
         )
-
-    @property
-    def wrapped_keys(self) -> Mapping[KeyURI, WrappedKey]:
-        """The recipients by key URI without version."""
-        return self._wrapped
 
     @property
     def prefix(self) -> memoryview:
@@ -424,11 +465,13 @@ class Message:
             ContextMismatchError: it is not the stored context plus exactly the required names.
         """
         pairs, ctx = canonicalise(context)
-        stored = self.immutable.context
-        expected = {**dict(stored), **{name: pairs.get(name) for name in self.immutable.required}}
+        immutable = self.immutable
+        expected: dict[str, str | None] = dict(immutable.context)
+        for name in immutable.required:
+            expected[name] = pairs.get(name)
         if pairs != expected:
             raise ContextMismatchError(_difference(pairs, expected))
-        return Binding(self._immutable, pairs, ctx)
+        return Binding(_encode(immutable), pairs, ctx)
 
 
 def _read_header(raw: bytes) -> _Header:
@@ -437,17 +480,21 @@ def _read_header(raw: bytes) -> _Header:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidCiphertextError(NOT_AUTHENTIC) from error
     immutable = header.immutable
-    names = [name for name, _ in immutable.context]
+    names, required = [name for name, _ in immutable.context], immutable.required
     canonical = (
         immutable.suite == SUITE
-        and names == sorted(set(names))
-        and list(immutable.required) == sorted(set(immutable.required))
-        and not set(names) & set(immutable.required)
+        and _rising(names)
+        and (not required or (_rising(required) and set(required).isdisjoint(names)))
         and _encode(header) == raw
     )
     if not canonical:
         raise InvalidCiphertextError(NOT_AUTHENTIC)
     return header
+
+
+def _rising(names: Sequence[str]) -> bool:
+    """Sorted and distinct. Code points order as their UTF-8 bytes do."""
+    return len(names) < 2 or all(map(lt, names, names[1:]))
 
 
 def _difference(given: Mapping[str, str], expected: Mapping[str, str | None]) -> str:

@@ -178,7 +178,7 @@ class Record:
             raise PolicyError(
                 "this record may only be read: its data key came through a recipient that proves no sender"
             )
-        return b"".join((self._start, *opened.body_key.encrypt(data, bound, DETACHED)))
+        return opened.body_key.encrypt(data, bound, DETACHED, self._start)
 
     @audited
     def open(self, value: BytesLike, *, aad: BytesLike) -> bytes:

@@ -10,7 +10,7 @@ import io
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -39,6 +39,8 @@ _UNIT_CHUNKS: Final = 64
 UNIT: Final = _UNIT_CHUNKS * CHUNK
 """Bytes of plaintext handled at once: 1 MiB."""
 _SEALED_UNIT: Final = _UNIT_CHUNKS * SEALED_CHUNK
+_SEALED_PIECE: Final = 16 * SEALED_CHUNK
+"""Bytes read at once: 256 KiB stay in a processor's cache while they are decrypted and copied."""
 _KEPT_CHUNKS: Final = 16
 _END_MISSING: Final = "the end of the message is missing or altered"
 _NOT_READ: Final = "the message was not read to its end, so nothing shows that it is whole"
@@ -188,7 +190,13 @@ class MessageReader(io.BufferedIOBase):
         self._source = source
         self._owner = _Owner()
         self._decryptor = key.decryptor(aad)
-        self._plain = bytearray(_SEALED_UNIT)
+        self._sealed = memoryview(bytearray(BODY_START + _SEALED_PIECE))
+        self._plain = bytearray(BODY_START + _SEALED_PIECE)
+        # After the first read every other one begins with a chunk, so that none is kept back and copied.
+        self._wanted = BODY_START + _SEALED_PIECE
+        # Reading into memory that is there spares what new memory costs; a class of others may have read only.
+        known = type(source) in (io.FileIO, io.BufferedReader, io.BytesIO)
+        self._readinto: Callable[[memoryview], int | None] | None = source.readinto if known else None  # type: ignore[attr-defined] # pyright: ignore[reportAttributeAccessIssue] # these three have it
         self._start = self._end = 0
         self._finished = False
         self._broken: InvalidCiphertextError | None = None
@@ -217,6 +225,9 @@ class MessageReader(io.BufferedIOBase):
 
     def read1(self, size: int = -1, /) -> bytes:
         """At most ``size`` bytes, of one unit; empty at the end. Raises as ``readinto``."""
+        self._check()
+        if self._start == self._end and (size < 0 or size >= len(self._plain) + CHUNK):
+            return self._piece()
         return bytes(self._take(UNIT if size < 0 else size))
 
     def read(self, size: int | None = -1, /) -> bytes:
@@ -232,7 +243,7 @@ class MessageReader(io.BufferedIOBase):
         return b"".join(pieces)
 
     def pieces(self) -> Iterator[bytes]:
-        """The plaintext, up to 1 MiB at a time. Raises as ``readinto``."""
+        """The plaintext, up to 256 KiB at a time. Raises as ``readinto``."""
         while piece := self.read1():
             yield piece
 
@@ -272,20 +283,21 @@ class MessageReader(io.BufferedIOBase):
 
     def _take(self, size: int) -> memoryview:
         """Up to ``size`` bytes of the buffer, filled first where it is empty."""
-        if self.closed:
-            raise ValueError("the stream is closed")
-        self._owner.check()
-        if self._broken is not None:
-            raise self._broken
+        self._check()
         while self._start == self._end and not self._finished and size:
             self._fill()
         start, self._start = self._start, min(self._end, self._start + size)
         return memoryview(self._plain)[start : self._start]
 
+    def _check(self) -> None:
+        if self.closed:
+            raise ValueError("the stream is closed")
+        self._owner.check()
+        if self._broken is not None:
+            raise self._broken
+
     def _fill(self) -> None:
-        sealed = self._source.read(_SEALED_UNIT)
-        if sealed is None:
-            raise BlockingIOError("the source of a message must be a blocking file")
+        sealed = self._next()
         try:
             if sealed:
                 self._start, self._end = 0, self._decryptor.update_into(sealed, self._plain)
@@ -296,11 +308,39 @@ class MessageReader(io.BufferedIOBase):
         except InvalidTag as error:
             # update_into leaves what it could not authenticate in the buffer.
             self._forget()
-            self._broken = (
-                InvalidCiphertextError(NOT_AUTHENTIC) if sealed else TruncatedMessageError(_END_MISSING)
-            )
-            self._audit.refused("MessageReader.read", self._broken)
-            raise self._broken from error
+            raise self._break(sealed) from error
+
+    def _piece(self) -> bytes:
+        """What ``_fill`` would put into the buffer, without a copy; empty at the end."""
+        piece = b""
+        while not piece and not self._finished:
+            sealed = self._next()
+            try:
+                piece = self._decryptor.update(sealed) if sealed else self._decryptor.finalize()
+            except InvalidTag as error:
+                raise self._break(sealed) from error
+            self._finished = not sealed
+        return piece
+
+    def _break(self, sealed: bytes | memoryview) -> InvalidCiphertextError:
+        """The error of this and of every later read; the audit trail hears of it once."""
+        self._broken = (
+            InvalidCiphertextError(NOT_AUTHENTIC) if sealed else TruncatedMessageError(_END_MISSING)
+        )
+        self._audit.refused("MessageReader.read", self._broken)
+        return self._broken
+
+    def _next(self) -> bytes | memoryview:
+        """The next sealed bytes, empty at the end."""
+        if self._readinto is None:
+            sealed: bytes | memoryview | None = self._source.read(self._wanted)
+        else:
+            size = self._readinto(self._sealed[: self._wanted])
+            sealed = None if size is None else self._sealed[:size]
+        if sealed is None:
+            raise BlockingIOError("the source of a message must be a blocking file")
+        self._wanted = _SEALED_PIECE
+        return sealed
 
     def _forget(self) -> None:
         self._plain[:] = bytes(len(self._plain))
@@ -311,7 +351,8 @@ class MessageFile(io.BufferedIOBase):
     """A seekable binary file inside a message, decrypted where it is read. ``Keyring.open`` makes one.
 
     The last chunk is authenticated before a size is told or a byte is given, every other chunk whole before a byte of
-    it is given. It may be used by several threads, one at a time. It closes its source.
+    it is given. A file in which one chunk was found altered gives nothing more. It may be used by several threads, one
+    at a time. It closes its source.
     """
 
     def __init__(
@@ -330,6 +371,7 @@ class MessageFile(io.BufferedIOBase):
         self._audit = Afterwards()
         self._body = body + BODY_START
         self._kept: OrderedDict[int, bytes] = OrderedDict()
+        self._broken: InvalidCiphertextError | None = None
         self._position = 0
         source.seek(body)
         self._chunks = key.chunks(_exactly(source, BODY_START), aad)
@@ -374,7 +416,7 @@ class MessageFile(io.BufferedIOBase):
         """Fill ``target``; less only at the end.
 
         Raises:
-            InvalidCiphertextError: a chunk is not authentic; nothing of it is given.
+            InvalidCiphertextError: a chunk is not authentic; nothing of it is given, nor of any other from then on.
         """
         self._check()
         view = memoryview(target).cast("B")
@@ -422,13 +464,20 @@ class MessageFile(io.BufferedIOBase):
             raise ValueError("the file is closed")
 
     def _chunk(self, index: int) -> bytes:
+        if self._broken is not None:
+            raise self._broken
         known = self._kept.get(index)
         if known is not None:
             self._kept.move_to_end(index)
             return known
         self._source.seek(self._body + index * SEALED_CHUNK)
         size = self._tail_size if index == self._last else SEALED_CHUNK
-        plain = self._chunks.open(index, _exactly(self._source, size))
+        try:
+            plain = self._chunks.open(index, _exactly(self._source, size))
+        except InvalidCiphertextError as error:
+            self._kept.clear()
+            self._broken = error
+            raise
         self._kept[index] = plain
         if len(self._kept) > _KEPT_CHUNKS:
             self._kept.popitem(last=False)
