@@ -48,6 +48,8 @@ NOT_NOW: Final = (ThrottledError, UnavailableError, DeadlineExceededError)
 """The provider cannot do it now; the same call may succeed later."""
 NOTHING_CAN_BE_WRITTEN: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 """No entry of the place can be written now."""
+_HEADERS: Final = 4096
+"""Headers, of some hundred bytes each, that a process remembers."""
 _AGAIN: Final = 5
 _REASONS: Final[tuple[tuple[type[KMSError], Reason], ...]] = (
     (ContextMismatchError, Reason.CONTEXT_MISSING),
@@ -83,6 +85,9 @@ class HeldKeys:
                 f"{', '.join(sorted(map(str, both)))} is both an old key and a new one; name it once"
             )
         self._rings: dict[tuple[KeyURI, ...], Keyring] = {}
+        # All messages of one data key share their header: what was made of it, or proven of it, holds for the next.
+        self._rewrapped = lru_cache(_HEADERS)(self._rewrap)
+        self._opened = lru_cache(_HEADERS)(self._open)
 
     @property
     def old_uris(self) -> frozenset[KeyURI]:
@@ -120,6 +125,41 @@ class HeldKeys:
                 self._rings.clear()
             known = self._rings[chosen] = Keyring(held[:8], decrypt_only=held[8:])
         return known
+
+    def rewrap(
+        self,
+        head: bytes,
+        context: Mapping[str, str],
+        *,
+        opening: frozenset[KeyURI],
+        recipients: frozenset[KeyURI],
+    ) -> bytes:
+        """The header for other recipients; the same one again for the same header.
+
+        Raises:
+            KMSError: as ``Keyring.rewrap``.
+        """
+        return self._rewrapped(head, tuple(sorted(context.items())), opening, recipients)
+
+    def _rewrap(
+        self,
+        head: bytes,
+        context: tuple[tuple[str, str], ...],
+        opening: frozenset[KeyURI],
+        recipients: frozenset[KeyURI],
+    ) -> bytes:
+        return self.ring(opening).rewrap(head, to=self.ring(recipients), context=dict(context)).message
+
+    def prove(self, head: bytes, context: Mapping[str, str], through: frozenset[KeyURI]) -> None:
+        """Check a header through one of some keys. No body is read.
+
+        Raises:
+            KMSError: as ``Keyring.decrypt``, as far as the header.
+        """
+        self._opened(head, tuple(sorted(context.items())), through)
+
+    def _open(self, head: bytes, context: tuple[tuple[str, str], ...], through: frozenset[KeyURI]) -> None:
+        self.ring(through).decrypt_stream(io.BytesIO(head), context=dict(context)).abort()
 
 
 class Keys(Protocol):
@@ -431,9 +471,9 @@ def _prepare(job: Job, keys: HeldKeys, row: Row, head: bytes | OSError | None) -
     context = _required(job, claim, row.id)
     # Where a key is removed, one that stays must open the message; that proves that it still answers.
     opening = ahead.recipients if job.mode is Mode.REMOVE else claim.recipients
-    result = keys.ring(opening).rewrap(head, to=keys.ring(ahead.recipients), context=context)
+    new = keys.rewrap(head, context, opening=opening, recipients=ahead.recipients)
     made = message.immutable.created if claim.recipients & keys.old_uris else 0
-    return Outcome(row.n, State.PREPARED, old=head, new=result.message, made=made)
+    return Outcome(row.n, State.PREPARED, old=head, new=new, made=made)
 
 
 def _required(job: Job, claim: Claim, entry_id: str) -> dict[str, str]:
@@ -513,7 +553,7 @@ def _prove(job: Job, keys: HeldKeys, row: Row, head: bytes | OSError | None) -> 
 
 
 def _open(
-    job: Job, keys: HeldKeys, through: Iterable[KeyURI], head: bytes, message: Message, entry_id: str
+    job: Job, keys: HeldKeys, through: frozenset[KeyURI], head: bytes, message: Message, entry_id: str
 ) -> None:
     """Check a header through one of some keys; no body is read."""
     claims = message.immutable
@@ -521,7 +561,7 @@ def _open(
     if claims.required:
         given = job.bindings.context_for(job.target.name, entry_id)
         context |= {name: given[name] for name in claims.required if name in given}
-    keys.ring(through).decrypt_stream(io.BytesIO(head), context=context).abort()
+    keys.prove(head, context, through)
 
 
 @dataclass(frozen=True, slots=True)
@@ -602,7 +642,7 @@ def _verify(job: Job, keys: HeldKeys, entry: Entry, head: bytes, full: bool) -> 
             if full and not without_body:
                 _read_through(job, keys, uri, message, entry.id)
             else:
-                _open(job, keys, [uri], head, message, entry.id)
+                _open(job, keys, frozenset((uri,)), head, message, entry.id)
             opened = True
     except FileNotFoundError:
         return None
