@@ -80,12 +80,30 @@ _WALKS: Final = 10
 """Walks after which a run no longer waits for writers that use the old keys."""
 
 
+class TimedFuture(Future[T]):
+    """A future that says how long the work took, without the way there and back: batches are made to measure."""
+
+    seconds: float | None = None
+
+
 class Executor(Protocol):
     """Where the steps run: threads of this process, or a cluster. ``concurrent.futures`` gives the futures."""
 
     @property
     def capacity(self) -> int:
         """Batches that may be handed out at once."""
+        ...
+
+    def begin(self, jobs: Sequence[Job], *, wraps: bool) -> None:
+        """Called before a command hands out anything.
+
+        Args:
+            jobs: what the steps will be about.
+            wraps: whether they wrap for the new keys, too.
+
+        Raises:
+            KMSError: it cannot do that work.
+        """
         ...
 
     def submit(self, function: Callable[..., T], /, *arguments: Any) -> Future[T]:
@@ -114,6 +132,9 @@ class ThreadExecutor:
     def capacity(self) -> int:
         """One batch in work and a half in reserve for each thread."""
         return self._workers + (self._workers + 1) // 2
+
+    def begin(self, jobs: Sequence[Job], *, wraps: bool) -> None:
+        """See ``Executor``: threads can do all of it."""
 
     def submit(self, function: Callable[..., T], /, *arguments: Any) -> Future[T]:
         """See ``Executor``."""
@@ -274,6 +295,7 @@ class Migration:
             KMSError, OSError: a target or the checkpoint cannot be used.
         """
         started = self._begin()
+        self._executor.begin(self._plain_jobs(), wraps=False)
         with self._checkpoint() as checkpoint:
             run = checkpoint.begin_run("plan", self._shard, started)
             jobs = self._jobs(checkpoint)
@@ -296,6 +318,7 @@ class Migration:
             KMSError, OSError: a target or the checkpoint cannot be used.
         """
         started = self._begin()
+        self._executor.begin(self._plain_jobs(), wraps=True)
         with self._checkpoint() as checkpoint:
             run = checkpoint.begin_run("run", self._shard, started)
             jobs = self._jobs(checkpoint)
@@ -357,6 +380,7 @@ class Migration:
         started = self._begin()
         proof = _Proof()
         jobs = self._plain_jobs()
+        self._executor.begin(jobs, wraps=False)
         whole = False
         with self._stopping():
             self._meter.begin("verifying", None)
@@ -679,7 +703,8 @@ class Migration:
                             ) from error
                         following.append(replace(task, lost=task.lost + 1))
                         continue
-                    self._adapt(task, time.monotonic() - since)
+                    measured = future.seconds if isinstance(future, TimedFuture) else None
+                    self._adapt(task, time.monotonic() - since if measured is None else measured)
                 for task, result in ready:
                     following.extend(task.then(result))
                 if flush is not None:
