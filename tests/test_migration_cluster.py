@@ -19,6 +19,7 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import dask
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -139,11 +140,17 @@ def aws() -> Iterator[AWSEmulator]:
 
 
 @pytest.fixture(scope="module")
-def cluster(aws: AWSEmulator, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+def places(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder for PYTHONPATH."""
+    folder = tmp_path_factory.mktemp("places")
+    (folder / "shop_places.py").write_text(PLACES)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def cluster(aws: AWSEmulator, places: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """A scheduler and the worker ``one``, which can do everything."""
-    base = tmp_path_factory.mktemp("cluster")
-    (base / "shop_places.py").write_text(PLACES)
-    made = Cluster(base, PYTHONPATH=str(base))
+    made = Cluster(tmp_path_factory.mktemp("cluster"), PYTHONPATH=str(places))
     made.add("one", **credentials(aws))
     yield made
     made.stop()
@@ -162,8 +169,8 @@ def wait_for(condition: Callable[[], object]) -> None:
 
 
 @pytest.fixture(autouse=True)
-def places(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(cluster.base))
+def importable(places: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(places))
 
 
 # A place full of messages
@@ -208,7 +215,7 @@ class Shop:
 
     def moved(self) -> int:
         uri = str(self.new.info.uri).encode()
-        return sum(uri in path.read_bytes()[:500] for path in self.folder.iterdir())
+        return sum(uri in (self.folder / f"{index:05}").read_bytes()[:500] for index in range(self.number))
 
     def migration(self, executor: DaskExecutor | None, **options: Any) -> Migration:
         from shop_places import Mounted  # type: ignore[import-not-found]  # pyright: ignore[reportMissingImports,reportUnknownVariableType] # of PLACES
@@ -219,7 +226,7 @@ class Shop:
 
     def start(self, *arguments: str, **environment: str) -> subprocess.Popen[bytes]:
         return subprocess.Popen(  # noqa: S603 # our own program
-            [sys.executable, "-c", MAIN, "migrate", *arguments],
+            [sys.executable, "-c", MAIN, "migrate", *arguments, "--checkpoint", "migration.db"],
             cwd=self.base,
             env={**os.environ, "ANYKMS_STORE": self.uri, **environment},
             stdout=subprocess.PIPE,
@@ -356,12 +363,12 @@ def test_rates_are_those_of_the_run_and_not_of_a_worker(
     cluster.kill("two")
 
 
-def test_another_release_is_refused(cluster: Cluster, shop: Shop, tmp_path: Path) -> None:
+def test_another_release_is_refused(cluster: Cluster, places: Path, shop: Shop, tmp_path: Path) -> None:
     shop.fill(5)
     facts = tmp_path / "older" / "anykms-0.0.7.dist-info"
     facts.mkdir(parents=True)
     (facts / "METADATA").write_text("Metadata-Version: 2.1\nName: anykms\nVersion: 0.0.7\n")
-    cluster.add("older", PYTHONPATH=f"{facts.parent}{os.pathsep}{cluster.base}")
+    cluster.add("older", PYTHONPATH=f"{facts.parent}{os.pathsep}{places}")
     cluster.wait_for("one", "older")
     with executor_of(cluster) as executor, pytest.raises(InvalidArgumentError, match=r"0\.0\.7 at tcp://"):
         shop.migration(executor).run()
@@ -373,10 +380,10 @@ def test_another_release_is_refused(cluster: Cluster, shop: Shop, tmp_path: Path
 
 
 def test_driver_and_scheduler_are_killed_and_the_next_run_goes_on(
-    cluster: Cluster, shop: Shop, tmp_path: Path
+    places: Path, shop: Shop, tmp_path: Path
 ) -> None:
     shop.fill(400)
-    mine = Cluster(tmp_path, PYTHONPATH=str(cluster.base))
+    mine = Cluster(tmp_path, PYTHONPATH=str(places))
     try:
         mine.add("only")
         keys = ("--from", shop.old.info.name, "--to", shop.new.info.name, "messages", "--json")
@@ -406,9 +413,9 @@ def test_driver_and_scheduler_are_killed_and_the_next_run_goes_on(
     assert (code, b"no scheduler answers" in err) == (ExitCode.UNAVAILABLE, True)
 
 
-def test_without_any_worker_a_run_does_not_begin(cluster: Cluster, cloud_shop: Shop, tmp_path: Path) -> None:
+def test_without_any_worker_a_run_does_not_begin(places: Path, cloud_shop: Shop, tmp_path: Path) -> None:
     cloud_shop.fill(3)
-    mine = Cluster(tmp_path, PYTHONPATH=str(cluster.base))
+    mine = Cluster(tmp_path, PYTHONPATH=str(places))
     try:
         with executor_of(mine, patience=0.5) as executor, pytest.raises(UnavailableError, match="no worker"):
             cloud_shop.migration(executor).run()
@@ -451,34 +458,34 @@ def certificates(base: Path) -> dict[str, str]:
     (base / "key.pem").write_bytes(
         key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     )
-    names = {"CA_FILE": "ca"} | {
-        f"{role}__{part.upper()}": part
-        for role in ("SCHEDULER", "WORKER", "CLIENT")
-        for part in ("cert", "key")
+    names = {"ca-file": "ca"} | {
+        f"{role}.{part}": part for role in ("scheduler", "worker", "client") for part in ("cert", "key")
     }
-    return {f"DASK_DISTRIBUTED__COMM__TLS__{name}": str(base / f"{file}.pem") for name, file in names.items()}
+    return {f"distributed.comm.tls.{name}": str(base / f"{file}.pem") for name, file in names.items()}
 
 
-def test_a_cluster_with_tls_takes_those_it_knows(cluster: Cluster, shop: Shop, tmp_path: Path) -> None:
+def test_a_cluster_with_tls_takes_those_it_knows(places: Path, shop: Shop, tmp_path: Path) -> None:
     shop.fill(20)
     given = certificates(tmp_path)
-    mine = Cluster(tmp_path, "tls", **given)
+    # Dask's way to say it by the environment
+    variables = {f"DASK_{name.replace('.', '__').replace('-', '_').upper()}": v for name, v in given.items()}
+    mine = Cluster(tmp_path, "tls", PYTHONPATH=str(places), **variables)
     try:
         mine.add("only")
-        keys = ("--from", shop.old.info.name, "--to", shop.new.info.name, "messages", "--json")
-        scheduler = ("--scheduler", mine.address)
-        assert mine.address.startswith("tls://")
-        code, _, err = shop.run("run", *keys, *scheduler, "--patience", "5")
-        assert (code, b"ca-file" in err) == (ExitCode.USAGE, True), err.decode()
+        with executor_of(mine, patience=3) as executor:
+            assert executor.address.startswith("tls://")
+            with pytest.raises(InvalidArgumentError, match="ca-file"):
+                shop.migration(executor).run()
         (tmp_path / "strangers").mkdir()
-        code, _, err = shop.run(
-            "run", *keys, *scheduler, "--patience", "5", **certificates(tmp_path / "strangers")
-        )
-        assert code == ExitCode.UNAVAILABLE, err.decode()
+        with (
+            dask.config.set(certificates(tmp_path / "strangers")),
+            executor_of(mine, patience=3) as executor,
+            pytest.raises(UnavailableError, match="no scheduler answers"),
+        ):
+            shop.migration(executor).run()
         assert shop.moved() == 0
-        code, out, err = shop.run("run", *keys, *scheduler, **given)
-        assert code == 0, err.decode()
-        assert Report.from_json(out).counts.done == 20
+        with dask.config.set(given), executor_of(mine) as executor:
+            assert shop.migration(executor).run().counts.done == 20
     finally:
         mine.stop()
     shop.check()
@@ -588,9 +595,10 @@ def test_shards_at_once_share_a_checkpoint_and_one_is_killed(shop: Shop) -> None
     assert done.counts.walked == done.counts.done
     assert (done.shard, done.complete) == ("1/2", False)
     assert shop.moved() < 600
-    # What the other shard has left is seen by whoever looks at the whole.
+    # What the other shard has left is seen by whoever looks at the whole; what it was in the middle of counts, too.
     planned = shop.migration(None).plan()
-    assert (planned.counts.todo, planned.complete) == (600 - shop.moved(), True)
+    assert planned.counts.todo + planned.counts.done == 600
+    assert planned.counts.todo >= 600 - shop.moved() > 0
     proof = shop.migration(None).verify()
     assert (proof.ending, proof.counts.reported) == ("left", {"old_key_named": 600 - shop.moved()})
     whole = shop.migration(None).run()
@@ -603,14 +611,15 @@ def test_shards_at_once_share_a_checkpoint_and_one_is_killed(shop: Shop) -> None
 def test_shards_that_overlap_do_not_run_at_once(shop: Shop) -> None:
     shop.fill(300)
     keys = ("--from", shop.old.info.name, "--to", shop.new.info.name, "messages", "--json")
-    first = shop.start("run", *keys, "--shard", "1/2", "--rate", "local=100")
+    first = shop.start("run", *keys, "--shard", "1/2", "--rate", "local=20")
     with ExitStack() as stack:
         stack.callback(first.kill)
         wait_for(shop.moved)
-        for shard in ("1/2", "2/3", "1/1", "1/4096"):
+        for shard in ("1/2", "2/3", "1/1"):
             code, _, err = shop.run("run", *keys, "--shard", shard)
             assert (code, b"another process" in err) == (ExitCode.UNAVAILABLE, True), err.decode()
         assert shop.run("run", *keys, "--shard", "2/2")[0] == 0
+        assert first.poll() is None
         first.terminate()
         first.communicate(timeout=PATIENCE)
     assert shop.run("run", *keys)[0] == 0

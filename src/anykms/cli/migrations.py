@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import sys
@@ -455,6 +456,8 @@ def _cluster(given: Mapping[str, Any], stack: ExitStack) -> Executor | None:
         )
     with _needing("dask", "--scheduler"):
         from anykms.migration.cluster import DaskExecutor
+    # What it says of connections is said by our report, in one line.
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)
     executor = DaskExecutor(
         given["scheduler"],
         threads=given["concurrency"],

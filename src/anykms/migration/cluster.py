@@ -7,6 +7,7 @@ Dask sees parcels only: bytes that have no repr, under keys that say nothing.
 
 from __future__ import annotations
 
+import asyncio
 import io
 import ipaddress
 import pickle
@@ -364,13 +365,11 @@ class DaskExecutor:
                 client.close(timeout=5)
             client = self._client = None
         if client is None:
+            timeout = min(_CONNECTING, self._patience)
             try:
-                client = _dask.Client(
-                    self.address,
-                    timeout=min(_CONNECTING, self._patience),
-                    set_as_default=False,
-                    name="anykms",
-                )
+                # First by itself: a client that cannot connect keeps threads, and complains at its end.
+                self._askers.submit(asyncio.run, _reach(self.address, timeout)).result()
+                client = _dask.Client(self.address, timeout=timeout, set_as_default=False, name="anykms")
             except (OSError, TimeoutError) as error:
                 raise UnavailableError(
                     f"no scheduler answers at {self.address} ({type(error).__name__})"
@@ -378,7 +377,7 @@ class DaskExecutor:
             except (TypeError, ValueError, RuntimeError) as error:
                 raise InvalidArgumentError(
                     f"Dask cannot connect to {self.address}: for tls:// its configuration names the certificates "
-                    "(distributed.comm.tls.ca-file and client.cert, client.key)"
+                    "(distributed.comm.tls.ca-file, client.cert and client.key)"
                 ) from error
             self._client = client
         return client
@@ -578,6 +577,8 @@ class DaskExecutor:
             raise BrokenExecutor("its workers died") from error
         except CancelledError as error:
             raise UnavailableError(self._gone()) from error
+        except OSError as error:
+            raise BrokenExecutor("the answer was lost") from error
         if not isinstance(answer, _Answer):
             raise IntegrityError("a worker gave no answer of this program")
         return answer
@@ -636,6 +637,12 @@ def _opened(answer: _Answer) -> Any:
         error.add_note(f"on the worker {answer.worker}")
         raise error
     return pickle.loads(answer.result)  # noqa: S301 # see above
+
+
+async def _reach(address: str, timeout: float) -> None:
+    arguments = _dask.Security().get_connection_args("client")
+    connection = await _dask.comm.connect(address, timeout=timeout, **arguments)
+    await connection.close()
 
 
 def _key(step: str) -> str:
