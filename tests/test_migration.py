@@ -25,8 +25,9 @@ from anykms.envelope.message import head_size
 from anykms.errors import InvalidArgumentError, KeyDisabledError, KeyNotAllowedError, UnavailableError
 from anykms.migration.census import Mode
 from anykms.migration.checkpoint import Shard, bucket_of
-from anykms.migration.engine import Migration, Progress
+from anykms.migration.engine import Migration
 from anykms.migration.files import FileTarget
+from anykms.migration.progress import Progress
 from anykms.migration.reports import Report, schema
 from anykms.migration.steps import Bindings, HeldKeys, NamedKeys
 from anykms_emulators.aws import AWSEmulator

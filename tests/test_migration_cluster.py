@@ -11,20 +11,20 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
-import dask
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+from dask import config
 
 import anykms
 from anykms import Key, KeyConf, Keyring
@@ -32,8 +32,9 @@ from anykms.cli.failures import ExitCode
 from anykms.errors import InvalidArgumentError, UnavailableError
 from anykms.migration.checkpoint import Shard
 from anykms.migration.cluster import DaskExecutor
-from anykms.migration.engine import Migration, Progress
+from anykms.migration.engine import Migration
 from anykms.migration.files import FileTarget
+from anykms.migration.progress import Progress
 from anykms.migration.readers import find_reader
 from anykms.migration.reports import Report
 from anykms.migration.steps import Bindings, HeldKeys, NamedKeys
@@ -170,7 +171,7 @@ def wait_for(condition: Callable[[], object]) -> None:
 
 @pytest.fixture(autouse=True)
 def importable(places: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(places))
+    monkeypatch.setattr(sys, "path", [str(places), *sys.path])
 
 
 # A place full of messages
@@ -221,7 +222,7 @@ class Shop:
         from shop_places import Mounted  # type: ignore[import-not-found]  # pyright: ignore[reportMissingImports,reportUnknownVariableType] # of PLACES
 
         given: dict[str, Any] = {"checkpoint": self.base / "migration.db", "executor": executor, **options}
-        target: Target = Mounted(self.folder)  # pyright: ignore[reportUnknownVariableType] # as above
+        target = cast("Target", Mounted(self.folder))
         return Migration([target], self.named, **given)
 
     def start(self, *arguments: str, **environment: str) -> subprocess.Popen[bytes]:
@@ -241,7 +242,7 @@ class Shop:
 
 
 @contextmanager
-def open_shop(base: Path, uri: str, **options: Any) -> Iterator[Shop]:
+def open_shop(base: Path, uri: str, **options: Any) -> Generator[Shop]:
     name = f"k{os.urandom(6).hex()}"
     with anykms.connect(uri, **options) as client:
         old, new = (
@@ -266,7 +267,7 @@ def cloud_shop(tmp_path: Path, aws: AWSEmulator, monkeypatch: pytest.MonkeyPatch
 
 
 @contextmanager
-def executor_of(cluster: Cluster, **options: Any) -> Iterator[DaskExecutor]:
+def executor_of(cluster: Cluster, **options: Any) -> Generator[DaskExecutor]:
     executor = DaskExecutor(cluster.address, threads=2, **options)
     try:
         yield executor
@@ -478,13 +479,13 @@ def test_a_cluster_with_tls_takes_those_it_knows(places: Path, shop: Shop, tmp_p
                 shop.migration(executor).run()
         (tmp_path / "strangers").mkdir()
         with (
-            dask.config.set(certificates(tmp_path / "strangers")),
+            config.set(certificates(tmp_path / "strangers")),
             executor_of(mine, patience=3) as executor,
             pytest.raises(UnavailableError, match="no scheduler answers"),
         ):
             shop.migration(executor).run()
         assert shop.moved() == 0
-        with dask.config.set(given), executor_of(mine) as executor:
+        with config.set(given), executor_of(mine) as executor:
             assert shop.migration(executor).run().counts.done == 20
     finally:
         mine.stop()

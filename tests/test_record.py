@@ -23,6 +23,7 @@ from anykms import (
     Record,
     RecordStore,
     RetryPolicy,
+    SQLAlchemyRecordStore,
     SQLiteRecordStore,
     StoredRecords,
     errors,
@@ -313,13 +314,19 @@ def test_nothing_secret_in_a_repr() -> None:
 # Stores
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(params=["memory", "sqlite", "sqlalchemy-sqlite", "sqlalchemy-postgresql"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[RecordStore]:
     if request.param == "memory":
         yield MemoryRecordStore()
         return
-    with SQLiteRecordStore(tmp_path / "records.db") as opened:
-        yield opened
+    if request.param == "sqlite":
+        with SQLiteRecordStore(tmp_path / "records.db") as opened:
+            yield opened
+        return
+    postgresql = request.param == "sqlalchemy-postgresql"
+    url = request.getfixturevalue("postgresql_url") if postgresql else f"sqlite:///{tmp_path}/records.db"
+    with SQLAlchemyRecordStore(url) as database:
+        yield database
 
 
 def test_a_store_keeps_records_and_swaps_them_only_for_what_was_read(store: RecordStore) -> None:

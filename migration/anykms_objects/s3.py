@@ -39,7 +39,7 @@ Reply = Mapping[str, Any]
 
 OPTIONS: Final = ("region", "profile", "endpoint_url")
 PART: Final = 8 * 1024 * 1024
-"""Bytes of a part, and the size from which an object is written in parts. S3 wants 5 MiB at least."""
+"""Bytes of a part, and of the longest object that is written in one request. S3 wants 5 MiB of a part at least."""
 _COPIED: Final = 512 * 1024 * 1024
 _MAX_PARTS: Final = 10_000
 _AT_ONCE: Final = 16
@@ -258,7 +258,7 @@ class S3Target:
         found, start = self._read_start(key, max(len(swap.old), 1))
         if start != swap.old:
             return False
-        if found.size + len(swap.new) - len(swap.old) <= 2 * PART:
+        if found.size - len(swap.old) <= PART:
             return self._rewrite(key, found, swap)
         return self._recompose(key, found, swap)
 
@@ -283,7 +283,7 @@ class S3Target:
         if (version_id := reply.get("VersionId")) not in (None, "null"):
             source["VersionId"] = version_id
         with self._upload(key, _found(reply)) as upload:
-            upload.write(swap.new + start[len(swap.old) :])
+            upload.part(swap.new + start[len(swap.old) :])
             for at in range(end, found.size, size):
                 # The last piece may be short, so nothing is left over for another one.
                 upload.copy(source, found.etag, at, min(at + size, found.size) - 1)
@@ -291,7 +291,7 @@ class S3Target:
         return True
 
     def replace(self, entry_id: str, write: Callable[[Source, Sink], T]) -> T:
-        """See ``Target.replace``. What is written stays below 16 MiB of memory and is kept in no file."""
+        """See ``Target.replace``. What is written takes 16 MiB of memory and is kept in no file."""
         key = name_of(entry_id, self.prefix)
         with _seam(entry_id):
             reply = self._call("get_object", Bucket=self.bucket, Key=key)
@@ -378,21 +378,19 @@ class _Upload:
     def write(self, data: bytes | memoryview, /) -> int:
         """Take bytes; whole parts are sent."""
         self._waiting += data
-        while len(self._waiting) >= 2 * PART:
-            self._send(bytes(self._waiting[:PART]))
+        while len(self._waiting) > PART:
+            self.part(bytes(self._waiting[:PART]))
             del self._waiting[:PART]
         return len(data)
 
-    def _send(self, part: bytes) -> None:
+    def part(self, part: bytes) -> None:
+        """Send one part: 5 MiB at least, unless it is the last one."""
         number, upload = self._next()
         reply = self._call("upload_part", UploadId=upload, PartNumber=number, Body=part)
         self._keep(number, reply)
 
     def copy(self, source: Mapping[str, str], etag: str, first: int, last: int) -> None:
         """Add bytes of an object, ends included, while it is the one that was read."""
-        if self._waiting:
-            self._send(bytes(self._waiting))
-            self._waiting.clear()
         number, upload = self._next()
         reply = self._call(
             "upload_part_copy",
@@ -424,7 +422,7 @@ class _Upload:
             self._call("put_object", Body=bytes(self._waiting), IfMatch=etag, **self._kept())
             return
         if self._waiting:
-            self._send(bytes(self._waiting))
+            self.part(bytes(self._waiting))
         self._call(
             "complete_multipart_upload",
             UploadId=self._id,

@@ -135,7 +135,9 @@ class AWSKMSReader:
         """None: a blob does not say in public which key it is of."""
         return ()
 
-    def opening(self, source: Source, context: Mapping[str, str]) -> AbstractContextManager[Source]:
+    def opening(
+        self, source: Source, context: Mapping[str, str], aad: bytes = b""
+    ) -> AbstractContextManager[Source]:
         """See ``ForeignReader.opening``; up to 4,096 bytes."""
         return plaintext(self._key.decrypt(blob(source, MAX_BLOB, self._encoding), context))
 

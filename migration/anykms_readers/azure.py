@@ -24,7 +24,6 @@ from anykms_azure.connection import DEFAULT_TIMEOUT, Connection, connect
 from anykms_readers.entries import (
     MAX_BYTES,
     Options,
-    associated_data,
     decoded,
     one_line,
     one_text,
@@ -88,6 +87,9 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             raise ValueError("parts are NAME:SIZE, each name once")
         if sum(part.endswith(":*") for part in self.parts) > 1 or "skip:*" in self.parts:
             raise ValueError("one part may be the rest, and not one to skip")
+        behind = "".join(self.parts).partition(":*")[2]
+        if ":u" in behind:
+            raise ValueError("what lies behind the rest has a fixed size")
         given = set(named if self.layout == "binary" else self.fields)
         if self.layout != "jwe" and (
             not set(_PARTS[:3]) <= given or not given <= {*_PARTS, _KID} or not all(self.fields.values())
@@ -128,10 +130,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         found: dict[str, bytes] = {}
         at, sizes = 0, [part.partition(":")[::2] for part in self.parts]
         rest = next((number for number, (_, size) in enumerate(sizes) if size == "*"), len(sizes))
-        behind = sizes[rest + 1 :]
-        if any(size in ("u16", "u32") for _, size in behind):
-            raise rejected()
-        end = len(data) - sum(int(size) for _, size in behind)
+        end = len(data) - sum(int(size) for _, size in sizes[rest + 1 :])
         for name, size in sizes:
             if size == "*":
                 length = end - at
@@ -176,7 +175,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 class AzureRSAReader:
     """Payloads whose content key an RSA key of a vault or managed HSM has wrapped, each whole in one entry.
 
-    Associated data is the context's ``aad`` or ``aad-base64``; a JWE has its own header instead.
+    Associated data is the entry's aad; a JWE has its own header instead.
 
     Args:
         keys: key identifiers with their versions, ``https://VAULT/keys/NAME/VERSION``, all of one vault. An entry
@@ -270,17 +269,15 @@ class AzureRSAReader:
         uri = self._keys.get(kid.lower()) if isinstance(kid, str) else None
         return () if uri is None else (str(uri),)
 
-    def opening(self, source: Source, context: Mapping[str, str]) -> AbstractContextManager[Source]:
+    def opening(
+        self, source: Source, context: Mapping[str, str], aad: bytes = b""
+    ) -> AbstractContextManager[Source]:
         """See ``ForeignReader.opening``."""
-        aad = associated_data(context)
         parts = self._recipe.take(whole(source, self._max_bytes))
-        if parts.aad is not None:
-            if aad:
-                raise InvalidArgumentError("a JWE in compact form has no associated data but its header")
-            aad = parts.aad
+        bound = aad if parts.aad is None else parts.aad
         key = self._unwrap(self._chosen(parts.kid), parts.wrapped)
         try:
-            return plaintext(AESGCM(key).decrypt(parts.iv, parts.ciphertext + parts.tag, aad))
+            return plaintext(AESGCM(key).decrypt(parts.iv, parts.ciphertext + parts.tag, bound))
         except (InvalidTag, ValueError) as error:
             raise rejected() from error
 
@@ -347,8 +344,7 @@ def _object(data: bytes) -> dict[str, object]:
     return cast("dict[str, object]", document)
 
 
-def _member(document: dict[str, object], path: str) -> str:
-    found: object = document
+def _member(found: object, path: str) -> str:
     for name in path.split("."):
         found = cast("dict[str, object]", found).get(name) if isinstance(found, dict) else None
     if not isinstance(found, str):

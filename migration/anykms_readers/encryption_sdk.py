@@ -276,7 +276,7 @@ class EncryptionSDKReader:
         return ()
 
     @contextmanager
-    def opening(self, source: Source, context: Mapping[str, str]) -> Generator[Source]:
+    def opening(self, source: Source, context: Mapping[str, str], aad: bytes = b"") -> Generator[Source]:
         """See ``ForeignReader.opening``."""
         pieces = _Pieces(source)
         keys = _Strict().allow(self._keys, context)

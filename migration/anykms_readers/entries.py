@@ -19,8 +19,6 @@ from anykms.wrapping import NOT_AUTHENTIC
 MAX_BYTES: Final = 64 * 1024 * 1024
 """Default greatest size in bytes of an entry that has to be held in memory whole."""
 MAX_SECRET_FILE: Final = 1024 * 1024
-AAD: Final = "aad"
-AAD_BASE64: Final = "aad-base64"
 _PIECE: Final = 1024 * 1024
 _BASE64: Final = re.compile(rb"[A-Za-z0-9+/]*={0,2}")
 
@@ -183,26 +181,6 @@ def decoded(text: bytes, encoding: str) -> bytes:
     if again != spelt or (encoding == "base64url" and text not in (spelt, spelt + b"=" * (-len(spelt) % 4))):
         raise rejected()
     return data
-
-
-def associated_data(context: Mapping[str, str]) -> bytes:
-    """The associated data of an entry: what the caller gave as ``aad`` (UTF-8) or ``aad-base64``; else empty.
-
-    Other names belong to the message that will be made.
-
-    Raises:
-        InvalidArgumentError: both are given, or one is malformed.
-    """
-    if AAD in context and AAD_BASE64 in context:
-        raise InvalidArgumentError(f"give the associated data as {AAD} or as {AAD_BASE64}, not both")
-    try:
-        if AAD_BASE64 in context:
-            return decoded(context[AAD_BASE64].encode(), "base64")
-        return context.get(AAD, "").encode()
-    except (UnicodeEncodeError, InvalidCiphertextError):
-        raise InvalidArgumentError(
-            f"{AAD} is text that UTF-8 can hold, {AAD_BASE64} is base64 with padding"
-        ) from None
 
 
 @contextmanager

@@ -30,7 +30,7 @@ class FernetReader:
     """Fernet tokens, each whole in one entry. They have no context; when they were made is not asked.
 
     Args:
-        keys: a file with one key to a line, which only its owner can read; any of them may open a token.
+        key_file: a file with one key to a line, which only its owner can read; any of them may open a token.
         max_bytes: greatest size of a token, which is held in memory some times over.
 
     Raises:
@@ -39,23 +39,23 @@ class FernetReader:
     """
 
     format: ClassVar[str] = "fernet"
-    options: ClassVar[tuple[str, ...]] = ("keys", "max-bytes")
+    options: ClassVar[tuple[str, ...]] = ("key-file", "max-bytes")
 
-    def __init__(self, keys: str, *, max_bytes: int = MAX_BYTES) -> None:
+    def __init__(self, key_file: str, *, max_bytes: int = MAX_BYTES) -> None:
         self._max_bytes = max_bytes
-        lines = read_secret_file(keys).split()
+        lines = read_secret_file(key_file).split()
         try:
             self._fernet = MultiFernet([Fernet(line) for line in lines])
         except ValueError:
             raise InvalidArgumentError(
-                f"the key file {keys!r} has one Fernet key to a line: 32 bytes in URL-safe base64"
+                f"the key file {key_file!r} has one Fernet key to a line: 32 bytes in URL-safe base64"
             ) from None
 
     @classmethod
     def from_options(cls, options: Mapping[str, str]) -> Self:
         """See ``ForeignReader.from_options``."""
         found = Options(cls.format, options, cls.options)
-        return cls(found.required("keys", "fernet.keys"), max_bytes=found.number("max-bytes", MAX_BYTES))
+        return cls(found.required("key-file", "fernet.keys"), max_bytes=found.number("max-bytes", MAX_BYTES))
 
     @property
     def distinctive(self) -> bool:
@@ -70,7 +70,9 @@ class FernetReader:
         """None: a token does not say which key it is of."""
         return ()
 
-    def opening(self, source: Source, context: Mapping[str, str]) -> AbstractContextManager[Source]:
+    def opening(
+        self, source: Source, context: Mapping[str, str], aad: bytes = b""
+    ) -> AbstractContextManager[Source]:
         """See ``ForeignReader.opening``."""
         token = one_line(whole(source, self._max_bytes))
         decoded(token, "base64url")  # pyca drops what is not of the alphabet

@@ -13,7 +13,6 @@ from anykms.retrying import RetryPolicy
 from anykms_gcp.connection import DEFAULT_TIMEOUT, checked, connect
 from anykms_readers.entries import (
     Options,
-    associated_data,
     blob,
     chosen,
     one_text,
@@ -87,7 +86,7 @@ class CloudKey:
 
 
 class CloudKMSReader:
-    """Ciphertexts of Cloud KMS, each whole in one entry; associated data is the context's ``aad`` or ``aad-base64``.
+    """Ciphertexts of Cloud KMS, each whole in one entry; associated data is the entry's aad.
 
     Google documents no mark of a ciphertext, so this reader has to be asked for.
 
@@ -140,9 +139,10 @@ class CloudKMSReader:
         """None: a ciphertext does not say in public which key it is of."""
         return ()
 
-    def opening(self, source: Source, context: Mapping[str, str]) -> AbstractContextManager[Source]:
+    def opening(
+        self, source: Source, context: Mapping[str, str], aad: bytes = b""
+    ) -> AbstractContextManager[Source]:
         """See ``ForeignReader.opening``; up to 64 KiB."""
-        aad = associated_data(context)
         return plaintext(self._key.decrypt(blob(source, MAX_BLOB, self._encoding), aad))
 
     def close(self) -> None:

@@ -17,7 +17,6 @@ from anykms.retrying import RetryPolicy
 from anykms_readers.entries import (
     MAX_BYTES,
     Options,
-    associated_data,
     chosen,
     plaintext,
     read_secret_file,
@@ -76,7 +75,7 @@ class _OnAWS:
 
 
 class TinkReader:
-    """Tink AEAD ciphertexts, each whole in one entry; associated data is the context's ``aad`` or ``aad-base64``.
+    """Tink AEAD ciphertexts, each whole in one entry; associated data is the entry's aad.
 
     With ``key`` alone: KmsEnvelopeAead. With ``keyset``: its AEAD keys, the keyset being encrypted by ``key`` where
     that is given too.
@@ -187,9 +186,10 @@ class TinkReader:
         """The key that wraps; an entry does not say which one that is."""
         return () if self._remote is None or not self.recognises(start) else (str(self._remote.uri),)
 
-    def opening(self, source: Source, context: Mapping[str, str]) -> AbstractContextManager[Source]:
+    def opening(
+        self, source: Source, context: Mapping[str, str], aad: bytes = b""
+    ) -> AbstractContextManager[Source]:
         """See ``ForeignReader.opening``."""
-        aad = associated_data(context)
         sealed = whole(source, self._max_bytes)
         if not self.recognises(sealed):
             raise rejected()

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from anykms.envelope.record import StoredRecords as StoredRecords
     from anykms.envelope.rewrap import Reencrypted as Reencrypted
     from anykms.envelope.rewrap import Rewrapped as Rewrapped
+    from anykms.envelope.sqlstore import SQLAlchemyRecordStore as SQLAlchemyRecordStore
     from anykms.envelope.stores import MemoryRecordStore as MemoryRecordStore
     from anykms.envelope.stores import RecordStore as RecordStore
     from anykms.envelope.stores import SQLiteRecordStore as SQLiteRecordStore
@@ -96,6 +97,7 @@ _HOMES = {
         "Reencrypted",
         "Rewrapped",
     ),
+    "anykms.envelope.sqlstore": ("SQLAlchemyRecordStore",),
     "anykms.envelope.stores": (
         "MemoryRecordStore",
         "RecordStore",

@@ -21,7 +21,9 @@ from anykms.errors import InvalidArgumentError, KeyNotFoundError
 
 if TYPE_CHECKING:
     from anykms.keys import KeyURI
-    from anykms.migration.engine import Executor, Migration, Progress
+    from anykms.migration.engine import Migration
+    from anykms.migration.executors import Executor
+    from anykms.migration.progress import Progress
     from anykms.migration.readers import ForeignReader
     from anykms.migration.reports import Report
     from anykms.migration.steps import Bindings, Keys
@@ -71,10 +73,19 @@ class _Places:
     id_column: str | None
     column: str | None
     schema: str | None
+    encoding: str
     records: Sequence[str]
+    generations: str | None
 
-    def open(self, *, tidy: bool) -> list[Target]:
-        """All of them; nothing is sent yet."""
+    def open(self, stack: ExitStack, *, tidy: bool) -> list[Target]:
+        """All of them, to be closed with the stack; nothing is sent yet."""
+        targets = self._open(tidy=tidy)
+        for target in targets:
+            if (close := getattr(target, "close", None)) is not None:
+                stack.callback(close)
+        return targets
+
+    def _open(self, *, tidy: bool) -> list[Target]:
         from anykms.migration.files import FileTarget
         from anykms.migration.targets import open_target
 
@@ -87,25 +98,29 @@ class _Places:
                     "--sql needs --table, --id and --column",
                     "for example --sql postgresql:///shop --table cards --id id --column number",
                 )
-            found.append(_table(self.sql, self.table, self.id_column, self.column, self.schema))
-        elif self.table or self.id_column or self.column or self.schema:
-            raise usage("--table, --id, --column and --schema belong to --sql", "give --sql URL")
-        found += [_records(url) for url in self.records]
+            with _needing("sql"):
+                from anykms.migration.tables import TableTarget
+            found.append(
+                TableTarget(
+                    self.sql,
+                    table=self.table,
+                    id_column=self.id_column,
+                    column=self.column,
+                    schema=self.schema,
+                    encoding="base64" if self.encoding == "base64" else "binary",
+                )
+            )
+        elif self.table or self.id_column or self.column:
+            raise usage("--table, --id and --column belong to --sql", "give --sql URL")
+        if self.records:
+            with _needing("sql"):
+                from anykms.migration.records import RecordTarget
+            found += [
+                RecordTarget(url, generations=self.generations, schema=self.schema) for url in self.records
+            ]
         if not found:
             raise usage("no target is named", "give a file, a directory, a URL, --sql or --records")
         return found
-
-
-def _table(url: str, table: str, id_column: str, column: str, schema: str | None) -> Target:
-    with _needing("sql"):
-        from anykms.migration.tables import TableTarget
-    return TableTarget(url, table=table, id_column=id_column, column=column, schema=schema)
-
-
-def _records(url: str) -> Target:
-    with _needing("sql"):
-        from anykms.migration.records import RecordTarget
-    return RecordTarget(url)
 
 
 @contextmanager
@@ -131,8 +146,15 @@ _targets = _options(
     click.option("--table", metavar="NAME", help="The table."),
     click.option("--id", "id_column", metavar="NAME", help="Its primary key's column."),
     click.option("--column", metavar="NAME", help="The column that holds messages."),
-    click.option("--schema", metavar="NAME", help="The table's schema."),
+    click.option(
+        "--encoding",
+        type=click.Choice(["binary", "base64"]),
+        default="binary",
+        help="base64: a column of text that holds messages in base64.",
+    ),
     click.option("--records", metavar="URL", multiple=True, help="Database of a record store."),
+    click.option("--generations", metavar="URL", help="Database of its generations, if that is another."),
+    click.option("--schema", metavar="NAME", help="Schema of the table or the record store."),
 )
 _old = click.option(
     "--from",
@@ -183,7 +205,11 @@ _foreign = _options(
         "Needs --context, --context-from or --no-context for the new messages.",
     ),
     click.option(
-        "--reader-option", "reader_options", metavar="NAME=VALUE", multiple=True, help="For its reader."
+        "--reader-option",
+        "reader_options",
+        metavar="NAME=VALUE",
+        multiple=True,
+        help="For its reader; where there are several, FORMAT.NAME=VALUE.",
     ),
     click.option("--no-context", is_flag=True, help="Foreign entries get no context."),
 )
@@ -286,7 +312,7 @@ def run(report: str | None, as_json: bool, **given: Any) -> None:
       anykms migrate run --mode add --from orders --to backup --checkpoint add.db /srv/archive
       anykms migrate run --from orders --to orders-eu --shard 1/4 /srv/archive
       anykms migrate run --from orders --to orders-eu --scheduler tls://dask.example:8786 s3://archive/2024
-      anykms migrate run --format fernet --reader-option key-file=old.key --to orders --no-context /srv/tokens
+      anykms migrate run --format fernet --reader-option key-file=old.keys --to orders --no-context /srv/tokens
     """
     with _migration(given, tidy=True) as migration:
         _finish(migration.run(), report, as_json)
@@ -300,6 +326,7 @@ def run(report: str | None, as_json: bool, **given: Any) -> None:
 @click.option("--full", is_flag=True, help="Read every message to its last byte; needs its aad.")
 @stores_option
 @_bindings
+@_foreign
 @click.option("--shard", metavar="I/N", help="Only this part of the entries; its report is no whole proof.")
 @_speed
 @_told
@@ -339,11 +366,11 @@ def rollback(report: str | None, as_json: bool, checkpoint: str, shard: str | No
     from anykms.migration.engine import Migration
     from anykms.migration.steps import KeyNames
 
-    targets = _Places(**given).open(tidy=True)
     with Checkpoint(checkpoint, None) as known:
         facts = known.facts
     old, new = (frozenset(map(KeyURI.parse, uris)) for uris in (facts.old_keys, facts.new_keys))
-    with _telling() as tell:
+    with ExitStack() as stack, _telling() as tell:
+        targets = _Places(**given).open(stack, tidy=True)
         migration = Migration(
             targets,
             KeyNames(old, new),
@@ -366,11 +393,11 @@ def _migration(given: dict[str, Any], *, tidy: bool, proving: bool = False) -> G
     from anykms.migration.engine import Migration
 
     options = {name: given.pop(name) for name in _Places.__dataclass_fields__}
-    targets = _Places(**options).open(tidy=tidy)
     bindings = _bound(given)
     with ExitStack() as stack:
+        targets = _Places(**options).open(stack, tidy=tidy)
         opened = stack.enter_context(Stores(given["stores"], tolerant=proving))
-        readers = _readers(given, stack)
+        readers = _readers(given, stack, proving=proving)
         keys = _keys(
             opened,
             given["old"],
@@ -410,7 +437,7 @@ def _bound(given: Mapping[str, Any]) -> Bindings:
     )
 
 
-def _readers(given: Mapping[str, Any], stack: ExitStack) -> list[ForeignReader]:
+def _readers(given: Mapping[str, Any], stack: ExitStack, *, proving: bool) -> list[ForeignReader]:
     from anykms.errors import UnsupportedOperationError
     from anykms.migration.readers import find_reader, known_readers
 
@@ -419,26 +446,29 @@ def _readers(given: Mapping[str, Any], stack: ExitStack) -> list[ForeignReader]:
         if given.get("reader_options") or given.get("no_context"):
             raise usage("--reader-option and --no-context belong to --format", "name the --format")
         return []
-    if not (given["pairs"] or given["context_from"] or given["no_context"]):
+    if not (proving or given["pairs"] or given["context_from"] or given["no_context"]):
         raise usage(
             "foreign entries become messages, and a message has a context",
             "give --context, --context-from or --no-context",
         )
     options = read_pairs(given["reader_options"], "--reader-option")
+    installed = sorted(known_readers())
     readers: list[ForeignReader] = []
-    for name in formats:
-        if name != "auto":
-            readers.append(find_reader(name, options))
-            stack.callback(readers[-1].close)
+    for name in installed if "auto" in formats else formats:
+        own = {
+            option.removeprefix(f"{name}."): value
+            for option, value in options.items()
+            if option.startswith(f"{name}.") or (len(formats) == 1 and "." not in option and name in formats)
+        }
+        try:
+            reader = find_reader(name, own)
+        except (InvalidArgumentError, UnsupportedOperationError):
+            if name in formats or own:
+                raise
             continue
-        for known in sorted(known_readers()):
-            try:
-                reader = find_reader(known, options)
-            except (InvalidArgumentError, UnsupportedOperationError):
-                continue
-            stack.callback(reader.close)
-            if reader.distinctive:
-                readers.append(reader)
+        stack.callback(reader.close)
+        if name in formats or reader.distinctive:
+            readers.append(reader)
     if not readers:
         raise usage(
             "no reader of a foreign format can be used with these options", "name one with --format NAME"

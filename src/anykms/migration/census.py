@@ -6,6 +6,7 @@ import json
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 from typing import Final
 
 from anykms.envelope.message import HEAD_START, MAX_RECIPIENTS_WRITTEN, Message, head_size
@@ -108,7 +109,7 @@ class Claim:
     @property
     def recipients(self) -> frozenset[KeyURI]:
         """The keys of a message, without versions."""
-        return frozenset(KeyURI.parse(key).without_version() for key in self.keys)
+        return _bare(self.keys)
 
     def to_json(self) -> str:
         """One text for equal claims."""
@@ -119,6 +120,17 @@ class Claim:
         """What ``to_json`` gave."""
         kind, name, keys, required = json.loads(text)
         return cls(Kind(kind), name, tuple(keys), tuple(required))
+
+
+# A migration meets the same few recipients over and over; the caches hold names only.
+@lru_cache(maxsize=1024)
+def _bare(keys: tuple[str, ...]) -> frozenset[KeyURI]:
+    return frozenset(KeyURI.parse(key).without_version() for key in keys)
+
+
+@lru_cache(maxsize=1024)
+def _spelt(uris: tuple[KeyURI, ...]) -> tuple[str, ...]:
+    return tuple(sorted(map(str, uris)))
 
 
 def read_heads(target: Target, ids: Sequence[str]) -> list[bytes | None]:
@@ -154,7 +166,7 @@ def classify(head: bytes, readers: Sequence[ForeignReader] = ()) -> tuple[Claim,
             return Claim(Kind.UNSUPPORTED, MESSAGES), None
         except InvalidCiphertextError:
             return Claim(Kind.DAMAGED, MESSAGES), None
-        keys = tuple(sorted(str(wrapped.key_uri()) for wrapped in message.wrapped_keys.values()))
+        keys = _spelt(tuple(wrapped.key_uri() for wrapped in message.wrapped_keys.values()))
         return Claim(Kind.MESSAGE, MESSAGES, keys, message.immutable.required), message
     reader = reader_of(head, readers) if readers else None
     if reader is None:

@@ -467,11 +467,18 @@ class Checkpoint:
         database.executemany("INSERT OR REPLACE INTO headers VALUES (?, ?, ?)", kept)
         database.executemany("UPDATE entries SET state = 1 WHERE n = ?", [(n,) for n, _, _ in kept])
 
-    def note_done(self, database: sqlite3.Connection, heads: Iterable[tuple[int, bytes]]) -> None:
-        """Entries whose new header is in place; of it the digest is kept."""
-        done = [(digest_of(head), n) for n, head in heads]
-        database.executemany("UPDATE headers SET new = ? WHERE n = ?", done)
-        database.executemany("UPDATE entries SET head = ?, state = 2, reason = NULL WHERE n = ?", done)
+    def note_done(self, database: sqlite3.Connection, heads: Iterable[tuple[int, bytes, bool]]) -> None:
+        """Entries whose new header is in place; of it the digest is kept. True: the entry was foreign."""
+        done = [(n, digest_of(head), converted) for n, head, converted in heads]
+        database.executemany(
+            "INSERT INTO headers VALUES (?, x'', ?) ON CONFLICT DO UPDATE"
+            " SET new = excluded.new, old = CASE WHEN ? THEN x'' ELSE old END",
+            done,
+        )
+        database.executemany(
+            "UPDATE entries SET head = ?, state = 2, reason = NULL WHERE n = ?",
+            [(head, n) for n, head, _ in done],
+        )
 
     def note(
         self, database: sqlite3.Connection, run: int, states: Iterable[tuple[int, State, str | None]]

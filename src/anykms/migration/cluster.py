@@ -33,7 +33,7 @@ except ImportError as missing:
 
 from anykms.errors import IntegrityError, InvalidArgumentError, KMSError, UnavailableError
 from anykms.migration.checkpoint import Row, State, digest_of
-from anykms.migration.engine import TimedFuture
+from anykms.migration.executors import TimedFuture
 from anykms.migration.steps import NOT_NOW, Job, NamedKeys, exchange, prepare, prove, verify
 
 T = TypeVar("T")
@@ -434,7 +434,7 @@ class DaskExecutor:
             trouble = None
             for job in self._jobs:
                 trouble = trouble or self._examine(client, name, worker, job)
-        except NOT_NOW as error:
+        except (*NOT_NOW, BrokenExecutor) as error:
             trouble, worker.not_before = f"{type(error).__name__}: {error}", time.monotonic() + _NEXT_TRY
         except (KMSError, OSError) as error:
             trouble = f"{type(error).__name__}: {error}"

@@ -56,12 +56,15 @@ class ForeignReader(Protocol):
         """The keys that the entry claims to need, for the census; unverified, empty where it names none. No I/O."""
         ...
 
-    def opening(self, source: Source, context: Mapping[str, str]) -> AbstractContextManager[Source]:
+    def opening(
+        self, source: Source, context: Mapping[str, str], aad: bytes = b""
+    ) -> AbstractContextManager[Source]:
         """The plaintext, to be read to its end; what was read is authentic only once the end was reached.
 
         Args:
             source: the whole entry.
-            context: what the caller gave for this entry: encryption context, associated data.
+            context: what the caller gave for this entry, where the format has an encryption context.
+            aad: what the caller gave for this entry, where the format has associated data.
 
         Raises:
             InvalidCiphertextError: not authentic, not of this format, or of other keys.
@@ -80,7 +83,7 @@ def known_readers() -> dict[str, str]:
 
 
 def find_reader(name: str, options: Mapping[str, str]) -> ForeignReader:
-    """The reader of a format, with the caller's options; nothing is sent yet.
+    """The reader of a format, with the caller's options. Nothing is sent yet, but to open an encrypted Tink keyset.
 
     Args:
         name: of the format, as in ``known_readers``.

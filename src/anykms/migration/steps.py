@@ -329,6 +329,7 @@ class Outcome:
         state: where it stands now. TODO: it must be begun again; see ``error``.
         why: a reason, or the name of an error's class.
         old, new: headers to keep (PREPARED) or the one in place (DONE).
+        converted: it was foreign; what it was lies in the folder of originals.
         error: what stands in the way of this entry and of others like it.
         provider: whose error that is.
         wait: seconds that the provider asked to wait.
@@ -339,6 +340,7 @@ class Outcome:
     why: str | None = None
     old: bytes = field(default=b"", repr=False)
     new: bytes = field(default=b"", repr=False)
+    converted: bool = False
     error: str | None = None
     provider: str | None = None
     wait: float = 0.0
@@ -418,7 +420,7 @@ def _prepare(job: Job, keys: HeldKeys, row: Row, head: bytes | OSError | None) -
         if head == row.old:
             return Outcome(row.n, State.PREPARED, old=row.old, new=row.new)
     if job.originals is not None and _was_converted(job.originals, job.target.name, row.id, head):
-        return Outcome(row.n, State.DONE, new=head)
+        return Outcome(row.n, State.DONE, new=head, converted=True)
     claim, message = classify(head, job.readers)
     ahead = decide(claim, job.mode, keys.old_uris, keys.new_uris, job.bindings.names)
     if ahead.reason or not ahead.recipients:
@@ -469,7 +471,8 @@ def exchange(job: Job, swaps: Sequence[tuple[int, Swap]]) -> list[Outcome]:
     try:
         done = job.target.swap([swap for _, swap in swaps])
     except (OSError, KMSError) as error:
-        if len(swaps) == 1 or (isinstance(error, OSError) and error.errno in NOTHING_CAN_BE_WRITTEN):
+        nobody = isinstance(error, NOT_NOW) or getattr(error, "errno", None) in NOTHING_CAN_BE_WRITTEN
+        if len(swaps) == 1 or nobody:
             failed = _failed(swaps[0][0], error)
             return [
                 Outcome(n, failed.state, failed.why, error=failed.error, provider=failed.provider)
@@ -699,7 +702,7 @@ def _convert(job: Job, keys: HeldKeys, row: Row) -> Outcome:
             original.seek(0)
             noted = _Noted(sink, kept.with_suffix(".head"))
             with (
-                reader.opening(original, context) as plain,
+                reader.opening(original, context, aad) as plain,
                 keys.ring(keys.new_uris).encrypt_stream(noted, context=context, aad=aad) as writer,
             ):
                 copy_rest(plain, writer)
@@ -711,7 +714,7 @@ def _convert(job: Job, keys: HeldKeys, row: Row) -> Outcome:
         return Outcome(row.n, State.TODO)
     except InvalidCiphertextError:
         return Outcome(row.n, State.REPORTED, Reason.READER_REFUSED)
-    return Outcome(row.n, State.DONE, new=head)
+    return Outcome(row.n, State.DONE, new=head, converted=True)
 
 
 class _Noted:
