@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import pytest
 from cryptography import x509
@@ -38,6 +38,7 @@ from anykms.migration.progress import Progress
 from anykms.migration.readers import find_reader
 from anykms.migration.reports import Report
 from anykms.migration.steps import Bindings, HeldKeys, NamedKeys
+from anykms.migration.tables import TableTarget
 from anykms.migration.targets import Target
 from anykms_emulators.aws import AWSEmulator
 
@@ -524,20 +525,8 @@ def test_loopback_and_what_the_caller_allows_is_taken() -> None:
     DaskExecutor("tcp://10.0.0.5:8786", allow_insecure_endpoint=True).close()
 
 
-class DatabaseURL(NamedTuple):
-    """As SQLAlchemy's."""
-
-    host: str
-    password: str | None
-    query: dict[str, str]
-
-
-class TableLike(FileTarget):
-    """A target that holds a URL."""
-
-    def __init__(self, path: Path, url: DatabaseURL) -> None:
-        super().__init__(path)
-        self.url = url
+def table(url: str) -> Target:
+    return TableTarget(url, table="cards", id_column="id", column="number")
 
 
 def test_what_must_not_cross_is_refused_before_anything_is_sent(shop: Shop, tmp_path: Path) -> None:
@@ -546,19 +535,19 @@ def test_what_must_not_cross_is_refused_before_anything_is_sent(shop: Shop, tmp_
     (tmp_path / "fernet.keys").write_bytes(b"A" * 43 + b"=")
     reader = find_reader("fernet", {"keys": str(tmp_path / "fernet.keys")})
     target = FileTarget(shop.folder)
-    urls = [DatabaseURL("db", "hunter2", {}), DatabaseURL("db", None, {"password": "hunter2"})]
+    urls = ["postgresql://app:hunter2@db.example/shop", "postgresql://db.example/shop?password=hunter2"]
     cases: list[tuple[Target, Any, Any, str]] = [
         (target, HeldKeys([shop.old], [shop.new]), (), "NamedKeys"),
         (target, shop.named, (reader,), "foreign"),
-        *((TableLike(shop.folder, url), shop.named, (), "password") for url in urls),
+        *((table(url), shop.named, (), "password") for url in urls),
     ]
     executor = DaskExecutor("tcp://127.0.0.1:1", patience=0.1)
     for place, keys, readers, told in cases:
         with pytest.raises(InvalidArgumentError, match=told) as caught:
             Migration([place], keys, readers=readers, checkpoint=tmp_path / "m.db", executor=executor).run()
         assert "hunter2" not in str(caught.value)
-    pickle.dumps(TableLike(shop.folder, urls[0]))  # it could be sent: it was refused for what it holds
-    allowed = TableLike(shop.folder, DatabaseURL("db", None, {}))
+    pickle.dumps(table(urls[0]))  # it could be sent: it was refused for what it holds
+    allowed = table("postgresql://app@db.example/shop")
     with pytest.raises(UnavailableError):
         Migration([allowed], shop.named, checkpoint=tmp_path / "m.db", executor=executor).run()
     executor.close()

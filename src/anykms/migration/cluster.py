@@ -97,14 +97,14 @@ class _Pickler(pickle.Pickler):
     """Refuses a URL with a password, which SQLAlchemy's shows by these names."""
 
     def reducer_override(self, value: Any, /) -> Any:
-        given = getattr(value, "query", None)
-        if isinstance(getattr(value, "password", None), str) or (
-            isinstance(given, Mapping) and "password" in given
-        ):
-            raise InvalidArgumentError(
-                "the URL of a target holds a password, which would go to the scheduler: leave it out, and let each "
-                "worker's own configuration give it (PGPASSFILE, PGSERVICE)"
-            )
+        if isinstance(value, tuple):
+            query = getattr(value, "query", None)
+            hidden = isinstance(query, Mapping) and "password" in query
+            if hidden or isinstance(getattr(value, "password", None), str):
+                raise InvalidArgumentError(
+                    "the URL of a target holds a password, which would go to the scheduler: leave it out, and let "
+                    "each worker's own configuration give it (PGPASSFILE, PGSERVICE)"
+                )
         return NotImplemented
 
 
