@@ -492,7 +492,6 @@ def _cluster(given: Mapping[str, Any], stack: ExitStack) -> Executor | None:
         given["scheduler"],
         threads=given["concurrency"],
         patience=given["patience"],
-        allow_insecure_endpoint=_insecure(),
         on_notice=warn,
     )
     stack.callback(executor.close)
