@@ -150,12 +150,20 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def cluster(aws: AWSEmulator, places: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+def lasting(aws: AWSEmulator, places: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """A scheduler and the worker ``one``, which can do everything."""
     made = Cluster(tmp_path_factory.mktemp("cluster"), PYTHONPATH=str(places))
     made.add("one", **credentials(aws))
     yield made
     made.stop()
+
+
+@pytest.fixture
+def cluster(lasting: Cluster) -> Iterator[Cluster]:
+    """That cluster; further workers end with the test."""
+    yield lasting
+    for name in lasting.processes.keys() - {"scheduler", "one"}:
+        lasting.kill(name)
 
 
 def credentials(aws: AWSEmulator) -> dict[str, str]:
@@ -338,8 +346,6 @@ def test_workers_that_are_not_fit_are_left_out(
     assert reasons == {"UnauthenticatedError": 1, "as this machine does": 1, "that are there": 1}
     assert len(told) == 3
     assert {path.name: path.read_bytes() for path in (tmp_path / "copy").iterdir()} == before
-    for name in ("poor", "elsewhere", "blind"):
-        cluster.kill(name)
 
 
 def test_rates_are_those_of_the_run_and_not_of_a_worker(
@@ -362,7 +368,6 @@ def test_rates_are_those_of_the_run_and_not_of_a_worker(
     # Nobody called but for a batch that was handed out, or to show that it can: 3 entries, and once the new key.
     assert asked["Decrypt"] == 100 + 2 * (3 + 1) + 1
     assert asked["Encrypt"] == 100 + 2 + 1
-    cluster.kill("two")
 
 
 def test_another_release_is_refused(cluster: Cluster, places: Path, shop: Shop, tmp_path: Path) -> None:
@@ -375,7 +380,6 @@ def test_another_release_is_refused(cluster: Cluster, places: Path, shop: Shop, 
     with executor_of(cluster) as executor, pytest.raises(InvalidArgumentError, match=r"0\.0\.7 at tcp://"):
         shop.migration(executor).run()
     assert shop.moved() == 0
-    cluster.kill("older")
 
 
 # The driver and the scheduler
@@ -533,7 +537,7 @@ def test_what_must_not_cross_is_refused_before_anything_is_sent(shop: Shop, tmp_
     shop.fill(1)
     (tmp_path / "fernet.keys").touch(0o600)
     (tmp_path / "fernet.keys").write_bytes(b"A" * 43 + b"=")
-    reader = find_reader("fernet", {"keys": str(tmp_path / "fernet.keys")})
+    reader = find_reader("fernet", {"key-file": str(tmp_path / "fernet.keys")})
     target = FileTarget(shop.folder)
     urls = ["postgresql://app:hunter2@db.example/shop", "postgresql://db.example/shop?password=hunter2"]
     cases: list[tuple[Target, Any, Any, str]] = [
