@@ -1,6 +1,6 @@
 """How a migration grows with shards and with workers of a Dask cluster, and where it ends: at the provider's limit.
 
-Keys are local, where processors are the limit, and those of an AWS emulator that takes a twentieth of a second for
+Keys are local, where processors are the limit, and those of an AWS emulator that takes a quarter of a second for
 each call, where waiting is. Each shard and each worker has 4 threads.
 
 Run: python benchmarks/cluster.py [LOCAL ENTRIES [CLOUD ENTRIES]]
@@ -30,7 +30,7 @@ from anykms_emulators.aws import AWSEmulator
 PROGRAM = "from anykms.cli import main; main()"
 SIZES = (1, 2, 4)
 THREADS = 4
-DELAY = 0.05
+DELAY = 0.25
 
 
 @dataclass
@@ -148,7 +148,7 @@ def main(local: int, cloud: int) -> None:
         os.environ.update(aws.environment)
         for rate, what in (
             (None, f"calls of {DELAY * 1000:.0f} ms"),
-            (100.0, "the same, limit 100 calls a second"),
+            (40.0, "the same, limit 40 calls a second"),
         ):
             with tempfile.TemporaryDirectory() as name:
                 place = Place(Path(name), aws.uri, old, new, cloud, aws.environment, rate)
@@ -160,4 +160,4 @@ def main(local: int, cloud: int) -> None:
 
 if __name__ == "__main__":
     given = [int(argument) for argument in sys.argv[1:]]
-    main(*(given + [4_000, 600][len(given) :]))
+    main(*(given + [4_000, 240][len(given) :]))

@@ -46,8 +46,10 @@ _REMOTE: Final[Mapping[str, Callable[..., Any]]] = {
 """What workers do. A walk stays with the driver: what is left to do is never a worker's word."""
 _SAMPLES: Final = 3
 """Entries of each target that a worker must find, and open, as the driver does before it gets work."""
-_STRIKES: Final = 3
-"""How often a worker may miss an entry that the driver finds."""
+_TRIES: Final = 3
+"""How often a worker is shown samples that others may be writing."""
+_MISSES: Final = 3
+"""Entries from which on a worker that does not find them is left out; one may be gone and back in between."""
 _LOOK: Final = 0.5
 _NEXT_TRY: Final = 5.0
 _CONNECTING: Final = 10.0
@@ -208,7 +210,7 @@ class _Worker:
     asked: bool = False
     question: Any = None
     not_before: float = 0.0
-    strikes: int = 0
+    misses: int = 0
 
 
 class DaskExecutor:
@@ -450,7 +452,7 @@ class DaskExecutor:
 
     def _examine(self, client: Any, name: str, worker: _Worker, job: Job) -> str | None:
         """What is wrong with a worker, by some entries that both sides read."""
-        for _ in range(_STRIKES):
+        for _ in range(_TRIES):
             # Others may be writing: then the next try has other entries, or the same again.
             ids = [entry.id for entry in islice(job.target.entries(), _SAMPLES)]
             worker.question = self._dispatch(client, _introduce.__name__, job, (ids, self._wraps), [name])
@@ -556,10 +558,10 @@ class DaskExecutor:
             answer = self._fetch(sent)
             pending.result.seconds = answer.seconds
             if answer.version != self._version:
-                self._distrust(answer.worker, f"it has anykms {answer.version}", at_once=True)
+                self._distrust(answer.worker, f"it has anykms {answer.version}", _MISSES)
             result = _opened(answer)
             if missed := self._missed(pending, result):
-                self._distrust(answer.worker, f"it does not see {missed} entries that are there")
+                self._distrust(answer.worker, "it does not see entries that are there", missed)
         except BrokenExecutor as error:
             self._settle(pending, error=error)
         except (KMSError, OSError) as error:
@@ -596,13 +598,13 @@ class DaskExecutor:
             return 0
         return sum(head is not None for head in pending.job.target.starts(gone, 1)) if gone else 0
 
-    def _distrust(self, name: str, why: str, *, at_once: bool = False) -> None:
-        """Do a batch again, and leave its worker out when that was not the first time."""
+    def _distrust(self, name: str, why: str, misses: int) -> None:
+        """Have a batch done again, and leave its worker out where that is no accident."""
         with self._lock:
             worker = self._workers.get(name)
             if worker is not None:
-                worker.strikes += 1
-                if at_once or worker.strikes >= _STRIKES:
+                worker.misses += misses
+                if worker.misses >= _MISSES and worker.refused is None:
                     self._leave_out(name, worker, why)
         raise BrokenExecutor(f"the worker {name}: {why}")
 
