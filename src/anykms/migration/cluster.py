@@ -100,9 +100,10 @@ class _Pickler(pickle.Pickler):
 
     def reducer_override(self, value: Any, /) -> Any:
         if isinstance(value, tuple):
-            query = getattr(value, "query", None)
+            url: Any = value
+            query = getattr(url, "query", None)
             hidden = isinstance(query, Mapping) and "password" in query
-            if hidden or isinstance(getattr(value, "password", None), str):
+            if hidden or isinstance(getattr(url, "password", None), str):
                 raise InvalidArgumentError(
                     "the URL of a target holds a password, which would go to the scheduler: leave it out, and let "
                     "each worker's own configuration give it (PGPASSFILE, PGSERVICE)"
