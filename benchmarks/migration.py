@@ -115,7 +115,8 @@ def main(number: int) -> None:
             began = time.perf_counter()
             report = move.run()
             passed = time.perf_counter() - began
-            assert report.counts.done == number
+            if report.counts.done != number:
+                raise SystemExit(f"only {report.counts.done} of {number} are done")
             move.close()
             rate = number / passed
             print(
@@ -143,7 +144,8 @@ def main(number: int) -> None:
 
             def together(shards: int = shards) -> None:
                 for process in [start(f"{n + 1}/{shards}") for n in range(shards)]:
-                    assert process.wait() == 0
+                    if process.wait() != 0:
+                        raise SystemExit("a shard failed")
 
             timed(f"run with plan and start, FileTarget, {shards} shards", number, together)
 

@@ -527,7 +527,8 @@ def test_requests_are_recorded_without_telling_secrets(own: AzureEmulator) -> No
     assert encode(b"secret text") not in repr(request)
 
 
-def test_the_command_serves_until_interrupted() -> None:
+@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM])
+def test_the_command_serves_until_interrupted(end: signal.Signals) -> None:
     code = "from anykms_emulators.command import emulator; emulator()"
     with subprocess.Popen(  # noqa: S603 - our own interpreter and our own words
         [sys.executable, "-c", code, "azure", "--port", "0", "--json"],
@@ -547,7 +548,7 @@ def test_the_command_serves_until_interrupted() -> None:
         reply = connection.getresponse()
         assert (reply.status, json.loads(reply.read())) == (200, {"value": [], "nextLink": None})
         connection.close()
-        process.send_signal(signal.SIGINT)
+        process.send_signal(end)
         _, complaints = process.communicate(timeout=30)
     assert process.returncode == 0
     assert "Traceback" not in complaints

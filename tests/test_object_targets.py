@@ -185,9 +185,16 @@ def store(service: Store) -> Iterator[Store]:
         service.client.delete_object(Bucket=service.bucket, Key=row["Key"])
 
 
-@pytest.fixture
-def s3(store: Store) -> Iterator[S3Target]:
-    with closing(store.target()) as target:
+@pytest.fixture(scope="module")
+def s3(service: Store) -> Iterator[S3Target]:
+    with closing(service.target()) as target:
+        yield target
+
+
+@pytest.fixture(scope="module")
+def impatient(service: Store) -> Iterator[S3Target]:
+    """Asks once."""
+    with closing(service.target(retry=ONCE)) as target:
         yield target
 
 
@@ -241,6 +248,7 @@ def test_starts_are_as_long_as_asked_or_as_there_is(store: Store, s3: S3Target) 
     store.put("in/empty", b"")
     ids = ["in/long", "in/gone", "in/short", "in/empty"]
     assert s3.starts(ids) == [bytes(4096), None, b"short", b""]
+    assert s3.starts(ids, 0) == [b"", None, b"", b""]
     assert s3.starts(ids, 3) == [bytes(3), None, b"sho", b""]
     assert s3.starts([]) == []
 
@@ -476,25 +484,24 @@ FAULTS: list[tuple[str, str, type[Exception]]] = [
 
 @pytest.mark.parametrize(("status", "code", "kind"), FAULTS, ids=[code for _, code, _ in FAULTS])
 def test_a_refusal_has_its_class_and_none_of_its_words(
-    store: Store, status: str, code: str, kind: type[Exception]
+    store: Store, impatient: S3Target, status: str, code: str, kind: type[Exception]
 ) -> None:
     store.put("in/a", b"old")
     fault = Fault("/archive", status, refusal(code), headers=(("Retry-After", "7"),), times=100)
     store.front.faults.append(fault)
-    with closing(store.target(retry=ONCE)) as target:
-        for attempt in (
-            lambda: list(target.entries()),
-            lambda: target.starts(["in/a", "in/b"]),
-            lambda: target.swap([Swap("in/a", b"old", b"new")]),
-            lambda: target.replace("in/a", copy),
-        ):
-            with pytest.raises(kind) as caught:
-                attempt()
-            assert type(caught.value) is kind
-            assert "secret words" not in str(caught.value)
-            if kind is ThrottledError:
-                assert isinstance(caught.value, KMSError)
-                assert caught.value.retry_after == 7.0
+    for attempt in (
+        lambda: list(impatient.entries()),
+        lambda: impatient.starts(["in/a", "in/b"]),
+        lambda: impatient.swap([Swap("in/a", b"old", b"new")]),
+        lambda: impatient.replace("in/a", copy),
+    ):
+        with pytest.raises(kind) as caught:
+            attempt()
+        assert type(caught.value) is kind
+        assert "secret words" not in str(caught.value)
+        if kind is ThrottledError:
+            assert isinstance(caught.value, KMSError)
+            assert caught.value.retry_after == 7.0
     store.front.faults.clear()
     assert store.get("in/a") == b"old"
 
@@ -525,6 +532,29 @@ def test_no_credentials_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     target = S3Target("s3://archive?region=eu-west-1", endpoint_url="http://127.0.0.1:1", retry=ONCE)
     with closing(target), pytest.raises(UnauthenticatedError, match="credentials"):
         list(target.entries())
+
+
+def test_a_service_that_ignores_conditions_is_not_written_to(store: Store) -> None:
+    # moto without the front: CompleteMultipartUpload writes whatever If-Match says.
+    server = fetch("moto.server").ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    try:
+        host, port = server.get_host_and_port()
+        bare = fetch("boto3").client("s3", endpoint_url=f"http://{host}:{port}", region_name="us-east-1")
+        with (
+            closing(bare),
+            closing(S3Target("s3://archive/in", endpoint_url=f"http://{host}:{port}")) as target,
+        ):
+            store.put("in/a", b"old")  # the same store, seen through both
+            assert target.starts(["in/a"]) == [b"old"]
+            with pytest.raises(UnsupportedOperationError, match="CompleteMultipartUpload"):
+                target.swap([Swap("in/a", b"old", b"new")])
+            with pytest.raises(UnsupportedOperationError):
+                target.replace("in/a", upper)
+            assert [entry.id for entry in target.entries()] == ["in/a"]
+            assert target.starts(["in/a"]) == [b"old"]
+    finally:
+        server.stop()
 
 
 # URLs

@@ -9,8 +9,10 @@ import json
 import logging
 import os
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -329,6 +331,12 @@ def positions(size: int) -> list[int]:
 def test_an_entry_opens_as_often_as_it_is_asked(case: Case) -> None:
     assert opened(case.reader, case.entry, case.context) == PLAINTEXT
     assert opened(case.reader, case.entry, case.context) == PLAINTEXT
+
+
+def test_several_threads_may_read(case: Case) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(partial(opened, case.reader, case.entry), [case.context] * 12))
+    assert found == [PLAINTEXT] * 12
 
 
 def test_an_entry_is_recognised_by_its_beginning(case: Case) -> None:

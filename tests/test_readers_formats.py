@@ -119,6 +119,22 @@ def test_a_blob_of_aws_may_be_base64_and_rotated(aws: AWSEmulator, kms: Any, arn
                 opened(reader, bad)
 
 
+@pytest.mark.parametrize("algorithm", ["RSAES_OAEP_SHA_256", "RSAES_OAEP_SHA_1"])
+def test_a_blob_of_an_rsa_key_of_aws_is_of_the_algorithm_that_was_said(
+    aws: AWSEmulator, kms: Any, algorithm: str
+) -> None:
+    made = kms.create_key(KeySpec="RSA_2048", KeyUsage="ENCRYPT_DECRYPT")["KeyMetadata"]["Arn"]
+    blob = kms.encrypt(KeyId=made, Plaintext=b"x", EncryptionAlgorithm=algorithm)["CiphertextBlob"]
+    for said in ("RSAES_OAEP_SHA_256", "RSAES_OAEP_SHA_1"):
+        with closing(AWSKMSReader(made, connection=aws.uri, algorithm=said, **aws.options)) as reader:
+            assert not reader.sender_authenticated
+            if said == algorithm:
+                assert opened(reader, blob) == b"x"
+            else:
+                with pytest.raises(InvalidCiphertextError):
+                    opened(reader, blob)
+
+
 def test_only_decrypt_is_asked_of_aws(aws: AWSEmulator, kms: Any, arn: str) -> None:
     blob: bytes = kms.encrypt(KeyId=arn, Plaintext=b"x")["CiphertextBlob"]
     with closing(AWSKMSReader(arn, connection=aws.uri, **aws.options)) as reader:
@@ -325,6 +341,8 @@ def test_a_key_that_cannot_be_used_now_is_said_unless_another_opens(
     with closing(both), closing(one):
         kms.disable_key(KeyId=arn)
         assert opened(both, entry) == b"x"
+        with pytest.raises(InvalidCiphertextError):
+            opened(both, entry[:-1])
         with pytest.raises(KeyDisabledError):
             opened(one, entry)
         kms.enable_key(KeyId=arn)
@@ -739,6 +757,7 @@ def test_every_reader_is_found_by_its_name(tmp_path: Path) -> None:
     for name, given_options in options.items():
         with closing(find_reader(name, given_options)) as reader:
             assert reader.format == name
+            assert reader.sender_authenticated is (name != "azure-rsa-oaep")
         with pytest.raises(InvalidArgumentError, match="'colour'"):
             find_reader(name, {**given_options, "colour": "red"})
 
@@ -750,6 +769,7 @@ BAD_OPTIONS: list[tuple[str, dict[str, str]]] = [
     ("awskms", {"key": "arn:aws:kms:eu-west-1:111122223333:alias/orders"}),
     ("awskms", {"key": CRYPTO_KEY}),
     ("awskms", {"key": ARN, "encoding": "hex"}),
+    ("awskms", {"key": ARN, "algorithm": "SM2PKE"}),
     ("awskms", {"key": ARN, "connection": "awskms:///?region=us-east-1"}),
     ("awskms", {"key": ARN, "connection": "gcpkms://projects/p/locations/l/keyRings/r"}),
     ("awskms", {"key": ARN, "connection": "awskms:///?endpoint_url=http://127.0.0.1:1"}),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import threading
 from typing import TYPE_CHECKING, Literal
 
@@ -21,7 +22,8 @@ def emulator() -> None:
 
 
 def run(cloud: Emulator, *, as_json: bool) -> None:
-    """Start `cloud`, print where it is, and serve until Ctrl-C."""
+    """Start `cloud`, print where it is, and serve until Ctrl-C or a termination signal."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # `kill` lets it tidy up as Ctrl-C does
     with cloud:
         if as_json:
             click.echo(json.dumps({"uri": cloud.uri, "environment": dict(cloud.environment)}))

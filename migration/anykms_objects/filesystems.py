@@ -46,7 +46,7 @@ class FsspecTarget:
         allow_unconditional: the same as an argument.
 
     Raises:
-        InvalidArgumentError: not such a URL, one that names a user, or of a protocol that fsspec does not know.
+        InvalidArgumentError: not such a URL, one with a password, or of a protocol that fsspec does not know.
         UnsupportedOperationError: the library for the protocol is not installed.
 
     >>> FsspecTarget("memory://archive").name
@@ -58,8 +58,9 @@ class FsspecTarget:
         protocol, colon, _ = place.partition("://")
         if not colon or not protocol or "::" in place or not url.isprintable():
             raise InvalidArgumentError("the URL of a target is PROTOCOL://..., without chains (::)")
-        if "@" in place.partition("://")[2].partition("/")[0] and protocol not in ("abfs", "abfss"):
-            raise InvalidArgumentError("the URL of a target names no user: configure fsspec instead")
+        user, at, _ = place.partition("://")[2].partition("/")[0].rpartition("@")
+        if at and ":" in user:
+            raise InvalidArgumentError("the URL of a target holds no password: configure fsspec instead")
         if mark:
             try:
                 options = parse_qsl(query, keep_blank_values=True, strict_parsing=True)
@@ -96,8 +97,9 @@ class FsspecTarget:
     def _files(self) -> Any:
         if self._fs is None:
             with _seam():
-                # Listings are not kept: every answer is about now.
-                self._fs = _fsspec.core.url_to_fs(self._url, use_listings_cache=False)[0]
+                self._fs = _fsspec.core.url_to_fs(self._url)[0]
+        # Every answer is to be about now.
+        self._fs.invalidate_cache()
         return self._fs
 
     def _path(self, entry_id: str) -> str:
@@ -107,7 +109,8 @@ class FsspecTarget:
         return f"{self._root}/{name}"
 
     def entries(self) -> Iterator[Entry]:
-        """See ``Target.entries``; ids are paths relative to the folder. Holds one folder's listing at a time."""
+        """See ``Target.entries``; ids are paths relative to the folder. Holds one folder's listing at a time:
+        fsspec gives a listing whole."""
         with _seam():
             fs = self._files()
             folders = [self._root]
@@ -186,7 +189,7 @@ class FsspecTarget:
             with source, _made(fs, temporary) as sink:
                 result = write(_Reading(source), sink)
             with _seam():
-                if fs.ukey(path) != before:
+                if self._files().ukey(path) != before:
                     raise ConflictError(
                         "the file was changed while its successor was written; nothing was replaced"
                     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+import secrets
 import threading
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -28,6 +29,7 @@ from anykms.errors import (
     ThrottledError,
     UnauthenticatedError,
     UnavailableError,
+    UnsupportedOperationError,
 )
 from anykms.migration.targets import HEAD, Entry, Swap
 from anykms.retrying import RetryPolicy
@@ -40,6 +42,7 @@ Reply = Mapping[str, Any]
 OPTIONS: Final = ("region", "profile", "endpoint_url")
 PART: Final = 8 * 1024 * 1024
 """Bytes of a part, and of the longest object that is written in one request. S3 wants 5 MiB of a part at least."""
+_NEAR: Final = 64 * 1024
 _COPIED: Final = 512 * 1024 * 1024
 _MAX_PARTS: Final = 10_000
 _AT_ONCE: Final = 16
@@ -65,6 +68,8 @@ _KEPT: Final = (
     "WebsiteRedirectLocation",
 )
 """What an answer to GetObject or HeadObject says and PutObject and CreateMultipartUpload take."""
+
+_AWS_HOSTS: Final = (".amazonaws.com", ".amazonaws.com.cn")
 
 _GONE: Final = frozenset({"NoSuchKey", "NotFound", "404"})
 _CHANGED: Final = frozenset({"PreconditionFailed", "412", "ConditionalRequestConflict", "409"})
@@ -117,10 +122,11 @@ class _EmptyRange(Exception):  # noqa: N818 # an answer, and a fact about the ob
 class S3Target:
     """The objects of a bucket, or those below a prefix, in S3 or what speaks as it does.
 
-    A write happens only while the object still has the ETag that was read (If-Match), large objects included; the
-    service must know such conditional writes, as S3 does. Kept are content type and its kin, metadata, tags,
-    storage class, encryption and object lock; not ACLs, which S3 itself advises to switch off. In a bucket with
-    versions the message as it was stays behind as an older version, which nothing here counts.
+    A write happens only while the object still has the ETag that was read (If-Match), large objects included. A
+    service other than AWS's is tried out before the first write, and refused if it ignores such conditions. Kept are
+    content type and its kin, metadata, tags, storage class, encryption and object lock; not ACLs, which S3 itself
+    advises to switch off. In a bucket with versions the message as it was stays behind as an older version, which
+    nothing here counts.
 
     Args:
         url: ``s3://BUCKET``, ``s3://BUCKET/PREFIX``: the prefix is a folder, with or without its slash; with the
@@ -169,6 +175,7 @@ class S3Target:
         self._retry = retry or RetryPolicy()
         self._lock = threading.Lock()
         self._client: Any = None
+        self._is_conditional = False
 
     def __reduce__(self) -> tuple[object, ...]:
         return partial(S3Target, retry=self._given), (self._url(OPTIONS),)
@@ -203,28 +210,23 @@ class S3Target:
 
     def _start(self, key: str, size: int) -> bytes | None:
         try:
-            return self._read_start(key, size)[1]
+            return self._read(key, size)[1]
         except _Gone:
             return None
 
-    def _read_start(self, key: str, size: int) -> tuple[_Found, bytes]:
-        """An object and its first bytes."""
+    def _read(self, key: str, size: int, etag: str = "") -> tuple[_Found, bytes]:
+        """An object and its first bytes; with ``etag`` that very object."""
+        what: dict[str, str] = {"Bucket": self.bucket, "Key": key}
+        if etag:
+            what["IfMatch"] = etag
 
         def read() -> tuple[_Found, bytes]:
             try:
-                reply = self._ask("get_object", Bucket=self.bucket, Key=key, Range=f"bytes=0-{size - 1}")
+                reply = self._ask("get_object", **what, Range=f"bytes=0-{max(size, 1) - 1}")
             except _EmptyRange:
-                reply = self._ask("get_object", Bucket=self.bucket, Key=key)
+                reply = self._ask("get_object", **what)
             with closing(reply["Body"]):
                 return _found(reply), _Body(reply["Body"]).exactly(size)
-
-        return self._retry.call(read)
-
-    def _read_all(self, **parameters: object) -> tuple[Reply, bytes]:
-        def read() -> tuple[Reply, bytes]:
-            reply = self._ask("get_object", **parameters)
-            with closing(reply["Body"]):
-                return reply, _Body(reply["Body"]).read(-1)
 
         return self._retry.call(read)
 
@@ -255,43 +257,33 @@ class S3Target:
         raise ConflictError("the object changes faster than its header can be replaced; try again later")
 
     def _swap_once(self, key: str, swap: Swap) -> bool:
-        found, start = self._read_start(key, max(len(swap.old), 1))
-        if start != swap.old:
+        skipped = len(swap.old)
+        found, start = self._read(key, max(skipped, _NEAR))
+        if not start.startswith(swap.old):
             return False
-        if found.size - len(swap.old) <= PART:
-            return self._rewrite(key, found, swap)
-        return self._recompose(key, found, swap)
-
-    def _rewrite(self, key: str, found: _Found, swap: Swap) -> bool:
-        """Write a small object anew."""
-        reply, body = self._read_all(Bucket=self.bucket, Key=key, IfMatch=found.etag)
-        if not body.startswith(swap.old):
-            raise _Changed
-        with self._upload(key, _found(reply)) as upload:
-            upload.write(swap.new + body[len(swap.old) :])
+        if found.size - skipped > PART:
+            self._recompose(key, found, swap)
+            return True
+        body = start if len(start) == found.size else self._read(key, found.size, found.etag)[1]
+        with self._upload(key, found) as upload:
+            upload.write(swap.new + body[skipped:])
             upload.complete(found.etag)
         return True
 
-    def _recompose(self, key: str, found: _Found, swap: Swap) -> bool:
+    def _recompose(self, key: str, found: _Found, swap: Swap) -> None:
         """Put a new beginning before the rest of a large object, which S3 copies by itself."""
         end = PART + len(swap.old)
-        reply, start = self._read_all(
-            Bucket=self.bucket, Key=key, IfMatch=found.etag, Range=f"bytes=0-{end - 1}"
-        )
+        start = self._read(key, end, found.etag)[1]
         size = max(_COPIED, -(-(found.size - end) // (_MAX_PARTS - 1)))
-        source = {"Bucket": self.bucket, "Key": key}
-        if (version_id := reply.get("VersionId")) not in (None, "null"):
-            source["VersionId"] = version_id
-        with self._upload(key, _found(reply)) as upload:
+        with self._upload(key, found) as upload:
             upload.part(swap.new + start[len(swap.old) :])
             for at in range(end, found.size, size):
                 # The last piece may be short, so nothing is left over for another one.
-                upload.copy(source, found.etag, at, min(at + size, found.size) - 1)
+                upload.copy(found.etag, at, min(at + size, found.size) - 1)
             upload.complete(found.etag)
-        return True
 
     def replace(self, entry_id: str, write: Callable[[Source, Sink], T]) -> T:
-        """See ``Target.replace``. What is written takes 16 MiB of memory and is kept in no file."""
+        """See ``Target.replace``. What is written takes 16 MiB of memory, of objects above 40 GiB more."""
         key = name_of(entry_id, self.prefix)
         with _seam(entry_id):
             reply = self._call("get_object", Bucket=self.bucket, Key=key)
@@ -317,10 +309,43 @@ class S3Target:
     def _upload(self, key: str, found: _Found) -> _Upload:
         kept = partial(self._kept, key, found)
 
+        # Ten thousand parts are all there may be.
+        size = max(PART, -(-2 * found.size // _MAX_PARTS))
+        self._require_conditions()
+        return _Upload(self._bound(key), kept, size, {"Bucket": self.bucket, "Key": key})
+
+    def _bound(self, key: str) -> Callable[..., Reply]:
         def call(method: str, **more: object) -> Reply:
             return self._call(method, Bucket=self.bucket, Key=key, **more)
 
-        return _Upload(call, kept)
+        return call
+
+    def _require_conditions(self) -> None:
+        """Before the first write: a service that is not AWS's must refuse writes whose condition does not hold.
+
+        Raises:
+            UnsupportedOperationError: it does not.
+        """
+        endpoint: str = self._connected().meta.endpoint_url
+        host = urlsplit(endpoint).hostname or ""
+        if self._is_conditional or host.endswith(_AWS_HOSTS):
+            return
+        key = f"{self.prefix}.anykms-{secrets.token_hex(8)}.tmp"
+        call = self._bound(key)
+        for whole in (True, False):
+            with _Upload(call, dict, PART, {}) as upload:
+                if not whole:
+                    upload.part(b"?")
+                try:
+                    upload.complete('"00000000000000000000000000000000"')
+                except (_Gone, _Changed):
+                    continue
+            call("delete_object")
+            raise UnsupportedOperationError(
+                "the service writes although a condition (If-Match) does not hold, "
+                f"{'of PutObject' if whole else 'of CompleteMultipartUpload'}: what others write would be lost"
+            )
+        self._is_conditional = True
 
     def _connected(self) -> Any:
         with self._lock:
@@ -356,11 +381,25 @@ class _Upload:
     """A successor for one object, written in order: whole when it is small, in parts when it is not.
 
     Leaving the block without ``complete`` removes the parts.
+
+    Args:
+        call: asks S3 about the object.
+        kept: what the successor takes over; asked for when the writing begins.
+        size: bytes of a part.
+        source: the object itself, as what is copied.
     """
 
-    def __init__(self, call: Callable[..., Reply], kept: Callable[[], dict[str, Any]]) -> None:
+    def __init__(
+        self,
+        call: Callable[..., Reply],
+        kept: Callable[[], dict[str, Any]],
+        size: int,
+        source: dict[str, str],
+    ) -> None:
         self._call = call
         self._kept = kept
+        self._size = size
+        self._source = source
         self._waiting = bytearray()
         self._id = ""
         self._parts: list[dict[str, object]] = []
@@ -378,9 +417,9 @@ class _Upload:
     def write(self, data: bytes | memoryview, /) -> int:
         """Take bytes; whole parts are sent."""
         self._waiting += data
-        while len(self._waiting) > PART:
-            self.part(bytes(self._waiting[:PART]))
-            del self._waiting[:PART]
+        while len(self._waiting) > self._size:
+            self.part(bytes(self._waiting[: self._size]))
+            del self._waiting[: self._size]
         return len(data)
 
     def part(self, part: bytes) -> None:
@@ -389,14 +428,14 @@ class _Upload:
         reply = self._call("upload_part", UploadId=upload, PartNumber=number, Body=part)
         self._keep(number, reply)
 
-    def copy(self, source: Mapping[str, str], etag: str, first: int, last: int) -> None:
-        """Add bytes of an object, ends included, while it is the one that was read."""
+    def copy(self, etag: str, first: int, last: int) -> None:
+        """Add bytes of the object itself, ends included, while it is the one that was read."""
         number, upload = self._next()
         reply = self._call(
             "upload_part_copy",
             UploadId=upload,
             PartNumber=number,
-            CopySource=dict(source),
+            CopySource=dict(self._source),
             CopySourceIfMatch=etag,
             CopySourceRange=f"bytes={first}-{last}",
         )

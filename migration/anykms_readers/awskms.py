@@ -16,11 +16,13 @@ from anykms_readers.entries import Options, blob, chosen, one_text, plaintext, r
 ENCODINGS: Final = ("binary", "base64")
 MAX_BLOB: Final = 6144
 """Bytes of CiphertextBlob (AWS KMS API Reference, Decrypt)."""
-_SYMMETRIC: Final = "SYMMETRIC_DEFAULT"
+SYMMETRIC: Final = "SYMMETRIC_DEFAULT"
+ALGORITHMS: Final = (SYMMETRIC, "RSAES_OAEP_SHA_256", "RSAES_OAEP_SHA_1")
+"""EncryptionAlgorithm (AWS KMS API Reference, Encrypt)."""
 
 
 class AWSKey:
-    """One symmetric KMS key, by ARN, for Decrypt alone: it needs no other permission. Safe to use from many threads.
+    """One KMS key, by ARN, for Decrypt alone: it needs no other permission. Safe to use from many threads.
 
     Args:
         key: the key's ARN, plain or in a key URI of anykms or Tink; no alias, which could lead elsewhere tomorrow.
@@ -52,8 +54,8 @@ class AWSKey:
         self._aws = connect(where, **{**known, **sdk})
         self._retry = retry
 
-    def decrypt(self, ciphertext: bytes, context: Mapping[str, str]) -> bytes:
-        """Decrypt under exactly this key and encryption context.
+    def decrypt(self, ciphertext: bytes, context: Mapping[str, str], algorithm: str = SYMMETRIC) -> bytes:
+        """Decrypt under exactly this key, algorithm and encryption context, which RSA does not have.
 
         Raises:
             InvalidCiphertextError: not authentic.
@@ -61,17 +63,18 @@ class AWSKey:
         """
         if not 1 <= len(ciphertext) <= MAX_BLOB:
             raise rejected()
+        bound = {"EncryptionContext": dict(context)} if algorithm == SYMMETRIC else {}
         with one_text():
             reply = self._retry.call(
                 lambda: self._aws.ask(
                     "decrypt",
                     KeyId=self.arn,
                     CiphertextBlob=ciphertext,
-                    EncryptionContext=dict(context),
-                    EncryptionAlgorithm=_SYMMETRIC,
+                    EncryptionAlgorithm=algorithm,
+                    **bound,
                 )
             )
-        if reply["KeyId"] != self.arn or reply["EncryptionAlgorithm"] != _SYMMETRIC:
+        if reply["KeyId"] != self.arn or reply["EncryptionAlgorithm"] != algorithm:
             raise IntegrityError("AWS KMS used another key or algorithm than it was told to")
         opened: bytes = reply["Plaintext"]
         return opened
@@ -82,7 +85,7 @@ class AWSKey:
 
 
 class AWSKMSReader:
-    """Blobs of AWS KMS, each whole in one entry; the entry's context is its encryption context.
+    """Blobs of AWS KMS, each whole in one entry; the entry's context is the encryption context of a symmetric key.
 
     AWS documents no mark of a blob, so this reader has to be asked for.
 
@@ -90,6 +93,7 @@ class AWSKMSReader:
         key: ARN of the one key to use.
         connection: ``awskms:///``, with the options profile and endpoint_url.
         encoding: ``binary``, or ``base64`` as the AWS CLI prints blobs.
+        algorithm: AWS's name of the one that was used; an RSA key proves nothing about who encrypted.
         retry, sdk: see ``AWSKey``.
 
     Raises:
@@ -97,7 +101,13 @@ class AWSKMSReader:
     """
 
     format: ClassVar[str] = "awskms"
-    options: ClassVar[tuple[str, ...]] = ("key", "connection", "encoding", "allow-insecure-endpoint")
+    options: ClassVar[tuple[str, ...]] = (
+        "key",
+        "connection",
+        "encoding",
+        "algorithm",
+        "allow-insecure-endpoint",
+    )
 
     def __init__(
         self,
@@ -105,10 +115,12 @@ class AWSKMSReader:
         *,
         connection: str = "awskms:///",
         encoding: str = "binary",
+        algorithm: str = SYMMETRIC,
         retry: RetryPolicy | None = None,
         **sdk: Any,
     ) -> None:
         self._encoding = chosen("encoding", encoding, ENCODINGS)
+        self._algorithm = chosen("algorithm", algorithm, ALGORITHMS)
         self._key = AWSKey(key, connection, retry or RetryPolicy(), **sdk)
 
     @classmethod
@@ -119,6 +131,7 @@ class AWSKMSReader:
             found.required("key", "arn:aws:kms:eu-west-1:111122223333:key/1234abcd-..."),
             connection=found.get("connection", "awskms:///"),
             encoding=found.among("encoding", ENCODINGS, "binary"),
+            algorithm=found.among("algorithm", ALGORITHMS, SYMMETRIC),
             **found.insecure(),
         )
 
@@ -126,6 +139,11 @@ class AWSKMSReader:
     def distinctive(self) -> bool:
         """False."""
         return False
+
+    @property
+    def sender_authenticated(self) -> bool:
+        """Whether the key is symmetric."""
+        return self._algorithm == SYMMETRIC
 
     def recognises(self, start: bytes) -> bool:
         """Whether there is anything at all."""
@@ -139,7 +157,8 @@ class AWSKMSReader:
         self, source: Source, context: Mapping[str, str], aad: bytes = b""
     ) -> AbstractContextManager[Source]:
         """See ``ForeignReader.opening``; up to 4,096 bytes."""
-        return plaintext(self._key.decrypt(blob(source, MAX_BLOB, self._encoding), context))
+        sealed = blob(source, MAX_BLOB, self._encoding)
+        return plaintext(self._key.decrypt(sealed, context, self._algorithm))
 
     def close(self) -> None:
         """Close the connections."""

@@ -16,7 +16,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from anykms.envelope.stream import Source
-from anykms.errors import IntegrityError, InvalidArgumentError, KeyDestroyedError, KeyNotFoundError, KMSError
+from anykms.errors import IntegrityError, InvalidArgumentError, KMSError
 from anykms.keys import ConnectionURI, KeyURI
 from anykms.retrying import RetryPolicy
 from anykms_azure import facts
@@ -239,6 +239,11 @@ class AzureRSAReader:
         """Whether it reads JWEs, which say their algorithms."""
         return self._recipe.layout == "jwe"
 
+    @property
+    def sender_authenticated(self) -> bool:
+        """False: the public key is enough to wrap."""
+        return False
+
     def recognises(self, start: bytes) -> bool:
         """Whether it begins like the layout: an object of JSON, a JWE of the recipe's algorithms, or anything."""
         if self._recipe.layout == "json":
@@ -295,10 +300,6 @@ class AzureRSAReader:
         try:
             with one_text():
                 reply = self._retry.call(lambda: self._azure.ask("POST", path, sent))
-        except KeyDestroyedError:
-            raise
-        except KeyNotFoundError:
-            raise
         except InvalidArgumentError as error:
             # The request is well formed, so it is the ciphertext.
             raise rejected(error) from error.__cause__

@@ -72,6 +72,7 @@ class _Strict(_base.MasterKeyProvider):  # type: ignore[misc] # the library has 
             raise _exceptions.DecryptKeyError("the data key does not open") from error
         if len(opened) != algorithm.kdf_input_len:
             raise _exceptions.DecryptKeyError("the data key has another length")
+        self.refusal = None
         return _structures.DataKey(
             key_provider=named,
             data_key=opened,
@@ -159,6 +160,8 @@ class _Plaintext:
                         raise rejected()
                     break
             return b"".join(pieces)
+        except MemoryError:
+            raise
         except Exception as error:
             # The library has no common class for what it refuses: struct.error and KeyError are among them.
             self._broken = self._explained(error)
@@ -242,6 +245,11 @@ class EncryptionSDKReader:
 
     @property
     def distinctive(self) -> bool:
+        """True."""
+        return True
+
+    @property
+    def sender_authenticated(self) -> bool:
         """True."""
         return True
 

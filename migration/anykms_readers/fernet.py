@@ -62,6 +62,11 @@ class FernetReader:
         """True."""
         return True
 
+    @property
+    def sender_authenticated(self) -> bool:
+        """True."""
+        return True
+
     def recognises(self, start: bytes) -> bool:
         """Whether it begins as a token does, and is text of its alphabet so far."""
         return _MARK.fullmatch(start) is not None

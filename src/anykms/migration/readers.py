@@ -52,6 +52,15 @@ class ForeignReader(Protocol):
         """Whether ``recognises`` is sure enough for ``--format auto``."""
         ...
 
+    @property
+    def sender_authenticated(self) -> bool:
+        """Whether an entry that opens was made by a holder of the key.
+
+        False where a public key is enough, as for RSA-OAEP: whoever has it can make entries, so a message made from
+        one must not claim more.
+        """
+        ...
+
     def keys(self, start: bytes) -> tuple[str, ...]:
         """The keys that the entry claims to need, for the census; unverified, empty where it names none. No I/O."""
         ...
