@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -100,7 +100,7 @@ class Place:
 
 
 @contextmanager
-def cluster(base: Path, workers: int, environment: Mapping[str, str]) -> Iterator[str]:
+def cluster(base: Path, workers: int, environment: Mapping[str, str]) -> Generator[str]:
     base.mkdir()
     file = base / "scheduler.json"
     dask = [sys.executable, "-m", "dask"]

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from importlib.metadata import version
 from itertools import islice
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, cast
 from urllib.parse import urlsplit
 
 try:
@@ -100,7 +100,7 @@ class _Pickler(pickle.Pickler):
 
     def reducer_override(self, value: Any, /) -> Any:
         if isinstance(value, tuple):
-            url: Any = value
+            url = cast("Any", value)
             query = getattr(url, "query", None)
             hidden = isinstance(query, Mapping) and "password" in query
             if hidden or isinstance(getattr(url, "password", None), str):
