@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import BrokenExecutor, Future
 from contextlib import closing
 from pathlib import Path
@@ -24,7 +24,7 @@ from anykms.migration.engine import Migration
 from anykms.migration.files import FileTarget
 from anykms.migration.rates import Call, Pace, figures
 from anykms.migration.readers import find_reader
-from anykms.migration.steps import Bindings, HeldKeys
+from anykms.migration.steps import Bindings, HeldKeys, Job
 
 T = TypeVar("T")
 Keys = Mapping[str, Key]
@@ -208,6 +208,9 @@ class Losing:
         self._always = always
         self._calls = 0
         self.lost = 0
+
+    def begin(self, jobs: Sequence[Job], *, wraps: bool) -> None:
+        assert jobs
 
     def submit(self, function: Callable[..., T], /, *arguments: Any) -> Future[T]:
         self._calls += 1

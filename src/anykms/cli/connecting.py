@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -32,6 +34,7 @@ class Stores:
         self._tolerant = tolerant
         self._stack = ExitStack()
         self._clients: list[KMSClient] = []
+        self._names: dict[KMSClient, str] = {}
         self._failures: list[Exception] = []
 
     def __enter__(self) -> Self:
@@ -44,6 +47,7 @@ class Stores:
             for uri in self._uris:
                 try:
                     self._clients.append(stack.enter_context(_open(uri)))
+                    self._names[self._clients[-1]] = uri
                 except InvalidArgumentError:
                     raise
                 except (KMSError, OSError) as error:
@@ -100,6 +104,19 @@ class Stores:
         """A key URI concerns the keystores of its scheme only."""
         scheme, is_uri, _ = name.partition("://")
         return [client for client in self._clients if is_uri and client.provider == scheme] or self._clients
+
+    def named(self, names: Iterable[str]) -> list[tuple[str, str]]:
+        """Keystore URI and key URI of each, with which another process finds the same key."""
+        from anykms.keys import ConnectionURI
+
+        pairs: list[tuple[str, str]] = []
+        for name in names:
+            client, info = self.find(name)
+            where = ConnectionURI.parse(self._names[client])
+            if where.scheme == "local":
+                where = replace(where, address=os.path.abspath(where.address))
+            pairs.append((str(where), str(info.uri.without_version())))
+        return pairs
 
     def keys(self, names: Iterable[str]) -> list[Key]:
         """Handles on the keys of those names."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import sys
@@ -17,13 +18,14 @@ from anykms.cli.anchoring import sealing_keys
 from anykms.cli.connecting import Stores
 from anykms.cli.failures import ExitCode, usage
 from anykms.cli.options import json_option, read_aad, read_pairs, stores_option
-from anykms.cli.terminal import print_json, print_table, shown
+from anykms.cli.terminal import print_json, print_table, shown, warn
 from anykms.errors import InvalidArgumentError, KeyNotFoundError, KMSError
 
 if TYPE_CHECKING:
     from anykms.client import Key
     from anykms.keys import KeyURI
     from anykms.migration.engine import Migration
+    from anykms.migration.executors import Executor
     from anykms.migration.progress import Progress
     from anykms.migration.readers import ForeignReader
     from anykms.migration.reports import Report
@@ -125,11 +127,11 @@ class _Places:
 
 
 @contextmanager
-def _needing(extra: str) -> Generator[None]:
+def _needing(extra: str, what: str = "this target") -> Generator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
-        raise usage(f"this target needs the module {error.name}", f'pip install "anykms[{extra}]"') from error
+        raise usage(f"{what} needs the module {error.name}", f'pip install "anykms[{extra}]"') from error
 
 
 def _options(*options: Callable[[F], F]) -> Callable[[F], F]:
@@ -239,6 +241,13 @@ _speed = _options(
         "--concurrency", type=click.IntRange(1, 256), default=16, show_default=True, help="Threads."
     ),
     click.option(
+        "--scheduler",
+        metavar="ADDRESS",
+        help="Let the workers of a Dask cluster use the keys and write: its scheduler, tls://HOST:8786. They connect "
+        "to keys and targets with their own credentials; the walk, the checkpoint and the rates stay here. "
+        "tcp:// on this machine only. See docs/migration-cluster.md.",
+    ),
+    click.option(
         "--patience",
         type=click.FloatRange(min=0),
         default=60.0,
@@ -318,6 +327,7 @@ def run(report: str | None, page: str | None, as_json: bool, **given: Any) -> No
       anykms migrate run --from orders --to orders-eu --context-from myapp.contexts:of_path /srv/archive
       anykms migrate run --mode add --from orders --to backup --checkpoint add.db /srv/archive
       anykms migrate run --from orders --to orders-eu --shard 1/4 /srv/archive
+      anykms migrate run --from orders --to orders-eu --scheduler tls://dask.example:8786 s3://archive/2024
       anykms migrate run --format fernet --reader-option key-file=old.keys --to orders --no-context /srv/tokens
     """
     with _migration(given, tidy=True) as migration:
@@ -446,9 +456,17 @@ def _migration(
         targets = _Places(**options).open(stack, tidy=tidy)
         opened = stack.enter_context(Stores(given["stores"], tolerant=proving))
         readers = _readers(given, stack, proving=proving)
-        keys = _keys(opened, given["old"], given["new"], proving=proving, foreign=bool(readers))
+        keys = _keys(
+            opened,
+            given["old"],
+            given["new"],
+            proving=proving,
+            foreign=bool(readers),
+            by_name=given["scheduler"] is not None,
+        )
         if seal is not None:
             seal.find(opened)
+        executor = _cluster(given, stack)
         tell = stack.enter_context(_telling())
         migration = Migration(
             targets,
@@ -459,6 +477,7 @@ def _migration(
             readers=readers,
             shard=Shard.parse(given["shard"]) if given["shard"] else None,
             rates=_rates(given["rates"]),
+            executor=executor,
             concurrency=given["concurrency"],
             patience=given["patience"],
             watch=partial(_state, opened),
@@ -518,11 +537,43 @@ def _readers(given: Mapping[str, Any], stack: ExitStack, *, proving: bool) -> li
     return readers
 
 
-def _keys(opened: Stores, old: Sequence[str], new: Sequence[str], *, proving: bool, foreign: bool) -> Keys:
-    from anykms.migration.steps import HeldKeys
+def _cluster(given: Mapping[str, Any], stack: ExitStack) -> Executor | None:
+    if given["scheduler"] is None:
+        return None
+    if given.get("formats"):
+        raise usage(
+            "foreign ciphertext is re-encrypted on one machine, which keeps what it was",
+            "run with --format and without --scheduler first",
+        )
+    with _needing("dask", "--scheduler"):
+        from anykms.migration.cluster import DaskExecutor
+    # What it says of connections is said by our report, in one line.
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)
+    executor = DaskExecutor(
+        given["scheduler"],
+        threads=given["concurrency"],
+        patience=given["patience"],
+        on_notice=warn,
+    )
+    stack.callback(executor.close)
+    return executor
+
+
+def _insecure() -> bool:
+    return bool(click.get_current_context().find_root().params.get("allow_insecure_endpoint", False))
+
+
+def _keys(
+    opened: Stores, old: Sequence[str], new: Sequence[str], *, proving: bool, foreign: bool, by_name: bool
+) -> Keys:
+    from anykms.migration.steps import HeldKeys, NamedKeys
 
     if not (old or proving or foreign):
         raise usage("no key to leave is named", "give --from KEY, for example --from orders")
+    if by_name:
+        leaving = tuple(str(_uri(opened, name)) for name in old) if proving else ()
+        named = () if proving else tuple(opened.named(old))
+        return NamedKeys(named, tuple(opened.named(new)), leaving, _insecure())
     if proving:
         return HeldKeys([], opened.keys(new), [_uri(opened, name) for name in old])
     return HeldKeys(opened.keys(old) if old else [], opened.keys(new))

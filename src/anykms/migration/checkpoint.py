@@ -11,6 +11,7 @@ import fcntl
 import hashlib
 import os
 import sqlite3
+import threading
 from collections import OrderedDict
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -18,7 +19,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self
+from typing import ClassVar, Final, Self
 
 import msgspec
 
@@ -177,6 +178,59 @@ class Facts(msgspec.Struct, frozen=True):
     new_keys: list[str]
 
 
+class _Held:
+    """A range of a file of locks, kept from every other process, and from the rest of this one.
+
+    POSIX locks are the process's: a second one of it is granted, and all of them end when any descriptor of the file
+    is closed. So this process has one descriptor of each file, and knows itself what it holds.
+
+    Raises:
+        BlockingIOError, PermissionError: somebody holds some of it.
+    """
+
+    _guard: ClassVar = threading.Lock()
+    _files: ClassVar[dict[tuple[int, int], tuple[int, list[tuple[int, int]]]]] = {}
+
+    def __init__(self, path: str, low: int, high: int) -> None:
+        self._range = low, high
+        with self._guard:
+            descriptor = -1
+            try:
+                found = os.stat(path)
+            except FileNotFoundError:
+                descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+                found = os.fstat(descriptor)
+            self._file = found.st_dev, found.st_ino
+            if self._file in self._files:
+                descriptor, ranges = self._files[self._file]
+            else:
+                if descriptor < 0:
+                    descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+                ranges = []
+            try:
+                if any(low < other[1] and other[0] < high for other in ranges):
+                    raise BlockingIOError(errno.EAGAIN, "this process holds some of it")
+                fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, high - low, low)
+            except BaseException:
+                if not ranges:
+                    os.close(descriptor)
+                raise
+            ranges.append(self._range)
+            self._files[self._file] = descriptor, ranges
+
+    def release(self) -> None:
+        """Let go of it."""
+        low, high = self._range
+        with self._guard:
+            descriptor, ranges = self._files[self._file]
+            ranges.remove(self._range)
+            if ranges:
+                fcntl.lockf(descriptor, fcntl.LOCK_UN, high - low, low)
+            else:
+                del self._files[self._file]
+                os.close(descriptor)
+
+
 class Checkpoint:
     """The file, open. Used by one thread.
 
@@ -194,7 +248,7 @@ class Checkpoint:
 
     def __init__(self, path: str | os.PathLike[str], facts: Facts | None) -> None:
         self.path = os.path.abspath(path)
-        self._lock = -1
+        self._held: _Held | None = None
         if facts is None and not os.path.exists(self.path):
             raise FileNotFoundError(errno.ENOENT, "there is no checkpoint", self.path)
         with suppress(FileExistsError):
@@ -225,9 +279,9 @@ class Checkpoint:
     def close(self) -> None:
         """Close the file and let go of the range."""
         self._database.close()
-        if self._lock >= 0:
-            os.close(self._lock)
-            self._lock = -1
+        if self._held is not None:
+            self._held.release()
+            self._held = None
 
     @property
     def originals(self) -> Path:
@@ -288,10 +342,8 @@ class Checkpoint:
         Raises:
             UnavailableError: another process works on some of it.
         """
-        low, high = shard.range
-        self._lock = os.open(f"{self.path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            fcntl.lockf(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB, high - low, low)
+            self._held = _Held(f"{self.path}.lock", *shard.range)
         except (BlockingIOError, PermissionError) as error:
             raise UnavailableError(
                 f"another process works on shard {shard} of this migration; let it end, or give each its own --shard"

@@ -197,6 +197,7 @@ class Migration:
         """
         started = self._begin()
         watched = self._watched()
+        self._executor.begin(self._plain_jobs(), wraps=False)
         with self._checkpoint() as checkpoint:
             run = checkpoint.begin_run("plan", self._shard, started)
             jobs = self._jobs(checkpoint)
@@ -222,6 +223,7 @@ class Migration:
             KMSError, OSError: a target or the checkpoint cannot be used.
         """
         started = self._begin()
+        self._executor.begin(self._plain_jobs(), wraps=True)
         with self._checkpoint() as checkpoint:
             run = checkpoint.begin_run("run", self._shard, started)
             jobs = self._jobs(checkpoint)
@@ -283,6 +285,7 @@ class Migration:
         watched = self._watched()
         proof = Proof()
         jobs = self._plain_jobs()
+        self._executor.begin(jobs, wraps=False)
         whole = False
         with self._pump.stopping():
             self._limit_batches()

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Protocol, TypeVar
 
 from anykms.errors import InvalidArgumentError
+from anykms.migration.steps import Job
 
 T = TypeVar("T")
+
+
+class TimedFuture(Future[T]):
+    """A future that says how long the work took, without the way there and back: batches are made to measure."""
+
+    seconds: float | None = None
 
 
 class Executor(Protocol):
@@ -17,6 +24,18 @@ class Executor(Protocol):
     @property
     def capacity(self) -> int:
         """Batches that may be handed out at once."""
+        ...
+
+    def begin(self, jobs: Sequence[Job], *, wraps: bool) -> None:
+        """Called before a command hands out anything.
+
+        Args:
+            jobs: what the steps will be about.
+            wraps: whether they wrap for the new keys, too.
+
+        Raises:
+            KMSError: it cannot do that work.
+        """
         ...
 
     def submit(self, function: Callable[..., T], /, *arguments: Any) -> Future[T]:
@@ -45,6 +64,9 @@ class ThreadExecutor:
     def capacity(self) -> int:
         """One batch in work and a half in reserve for each thread."""
         return self._workers + (self._workers + 1) // 2
+
+    def begin(self, jobs: Sequence[Job], *, wraps: bool) -> None:
+        """See ``Executor``: threads can do all of it."""
 
     def submit(self, function: Callable[..., T], /, *arguments: Any) -> Future[T]:
         """See ``Executor``."""

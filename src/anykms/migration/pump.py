@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from anykms.errors import UnavailableError
-from anykms.migration.executors import Executor
+from anykms.migration.executors import Executor, TimedFuture
 from anykms.migration.progress import Meter, Progress
 from anykms.migration.rates import Call, Pace
 from anykms.migration.steps import NOT_NOW, NOTHING_CAN_BE_WRITTEN, Outcome, exchange, prepare, prove, verify
@@ -148,7 +148,8 @@ class Pump:
                             ) from error
                         queue(replace(task, lost=task.lost + 1))
                         continue
-                    self._adapt(task, time.monotonic() - since)
+                    measured = future.seconds if isinstance(future, TimedFuture) else None
+                    self._adapt(task, time.monotonic() - since if measured is None else measured)
                 for task, result in ready:
                     for follower in task.then(result):
                         queue(follower)

@@ -37,7 +37,7 @@ from anykms.errors import (
     ThrottledError,
     UnavailableError,
 )
-from anykms.keys import KeyURI
+from anykms.keys import ConnectionURI, KeyURI
 from anykms.migration.census import Ahead, Claim, Kind, Mode, Reason, classify, decide, read_heads
 from anykms.migration.checkpoint import Found, Row, State, bucket_of, digest_of
 from anykms.migration.readers import ForeignReader, reader_of
@@ -201,7 +201,7 @@ class NamedKeys:
     Attributes:
         old, new: pairs of a connection URI and a key URI.
         leaving: as for ``HeldKeys``.
-        insecure: allow endpoints without TLS: an emulator's.
+        insecure: allow endpoints without TLS, where a connection URI names one: an emulator's.
     """
 
     old: tuple[tuple[str, str], ...]
@@ -242,7 +242,10 @@ def _connected(named: NamedKeys) -> HeldKeys:
 
 @lru_cache(maxsize=16)
 def _client(connection: str, insecure: bool) -> KMSClient:
-    return connect(connection, allow_insecure_endpoint=True) if insecure else connect(connection)
+    where = ConnectionURI.parse(connection)
+    if insecure and {"endpoint", "endpoint_url"} & where.options.keys():
+        return connect(where, allow_insecure_endpoint=True)
+    return connect(where)
 
 
 # What the caller knows of each entry
