@@ -32,6 +32,7 @@ from anykms.migration.reports import Report, schema
 from anykms.migration.steps import Bindings, HeldKeys, NamedKeys
 from anykms_emulators.aws import AWSEmulator
 from anykms_emulators.azure import AzureEmulator
+from anykms_local import LocalProvider
 
 CONTEXT = {"tenant": "42"}
 
@@ -118,6 +119,29 @@ def total(report: Report) -> int:
 
 
 # The whole way
+
+
+def test_messages_of_one_data_key_cost_one_call(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    ring = Keyring([world.keys["old"]], cache=anykms.DataKeyCache())
+    for number in range(50):
+        world.plain[f"{number}"] = b"plain %d" % number
+        sealed = ring.encrypt(world.plain[f"{number}"], context=CONTEXT, aad=b"%d" % number)
+        (world.folder / f"{number}").write_bytes(sealed)
+    asked: list[str] = []
+    for name in ("wrap", "unwrap"):
+        original = getattr(LocalProvider, name)
+
+        def counted(*given: Any, name: str = name, original: Callable[..., Any] = original) -> Any:
+            asked.append(name)
+            return original(*given)
+
+        monkeypatch.setattr(LocalProvider, name, counted)
+    move = world.move(concurrency=1)
+    assert move.run().counts.done == 50
+    assert move.verify().counts.already == 50
+    # Before the run the new key is tried out, once each way.
+    assert sorted(asked) == ["unwrap"] * 3 + ["wrap"] * 2
+    world.check_all("new")
 
 
 def test_a_plan_counts_and_changes_nothing(world: World) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import BrokenExecutor, Future
 from contextlib import closing
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import pytest
 from click.testing import CliRunner, Result
@@ -23,7 +23,7 @@ from anykms.migration.checkpoint import Checkpoint
 from anykms.migration.engine import Migration
 from anykms.migration.files import FileTarget
 from anykms.migration.rates import Call, Pace, figures
-from anykms.migration.readers import find_reader
+from anykms.migration.readers import ForeignReader, find_reader
 from anykms.migration.steps import Bindings, HeldKeys, Job
 
 T = TypeVar("T")
@@ -339,3 +339,46 @@ def test_every_figure_has_its_source() -> None:
         assert known.price_source.startswith("https://"), name
         assert known.quota_seen or known.quota_note.startswith("unverified")
         assert known.per_second.keys() == known.price_per_10000.keys()
+
+
+class Anybodys:
+    """A reader of a format that a public key is enough to write."""
+
+    sender_authenticated = False
+
+    def __init__(self, reader: ForeignReader) -> None:
+        self._reader = reader
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._reader, name)
+
+
+def test_what_anybody_could_have_made_becomes_no_proven_message_unasked(
+    keys: Keys, tokens: dict[str, bytes]
+) -> None:
+    reader = cast("ForeignReader", Anybodys(find_reader("fernet", {"key-file": "fernet.keys"})))
+
+    def move(vouched: bool) -> Migration:
+        return Migration(
+            [FileTarget("tokens")],
+            HeldKeys([], [keys["new"]]),
+            readers=[reader],
+            bindings=Bindings(context={"tenant": "42"}, vouched=vouched),
+        )
+
+    before = {path.name: path.read_bytes() for path in Path("tokens").iterdir()}
+    report = move(vouched=False).run()
+    assert (report.ending, report.counts.reported) == ("left", {"sender_unproven": len(tokens)})
+    assert "--vouch" in report.waiting[0].advice
+    assert {path.name: path.read_bytes() for path in Path("tokens").iterdir()} == before
+    assert move(vouched=True).run().counts.done == len(tokens)
+    for name, data in tokens.items():
+        sealed = Path("tokens", name).read_bytes()
+        assert Keyring([keys["new"]]).decrypt(sealed, context={"tenant": "42"}) == data
+
+
+def test_vouching_is_for_foreign_entries(keys: Keys) -> None:
+    Path("tokens").mkdir()
+    result = CliRunner().invoke(application, ["migrate", "run", "--to", "new", "tokens", "--vouch"])
+    assert result.exit_code == ExitCode.USAGE
+    assert "--format" in result.output

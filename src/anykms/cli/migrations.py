@@ -215,6 +215,12 @@ _foreign = _options(
         help="For its reader; where there are several, FORMAT.NAME=VALUE.",
     ),
     click.option("--no-context", is_flag=True, help="Foreign entries get no context."),
+    click.option(
+        "--vouch",
+        is_flag=True,
+        help="Take foreign entries that anyone with a public key could have made (RSA-OAEP): you know that nobody else "
+        "could write where they lie.",
+    ),
 )
 _work = _options(
     click.option(
@@ -495,6 +501,7 @@ def _bound(given: Mapping[str, Any]) -> Bindings:
         context_from=given["context_from"],
         aad=read_aad(given["aad"], given["aad_file"]),
         aad_from=given["aad_from"],
+        vouched=given.get("vouch", False),
     )
 
 
@@ -504,8 +511,8 @@ def _readers(given: Mapping[str, Any], stack: ExitStack, *, proving: bool) -> li
 
     formats: Sequence[str] = given.get("formats", ())
     if not formats:
-        if given.get("reader_options") or given.get("no_context"):
-            raise usage("--reader-option and --no-context belong to --format", "name the --format")
+        if given.get("reader_options") or given.get("no_context") or given.get("vouch"):
+            raise usage("--reader-option, --no-context and --vouch belong to --format", "name the --format")
         return []
     if not (proving or given["pairs"] or given["context_from"] or given["no_context"]):
         raise usage(

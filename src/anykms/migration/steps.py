@@ -159,7 +159,7 @@ class HeldKeys:
         self._opened(head, tuple(sorted(context.items())), through)
 
     def _open(self, head: bytes, context: tuple[tuple[str, str], ...], through: frozenset[KeyURI]) -> None:
-        self.ring(through).decrypt_stream(io.BytesIO(head), context=dict(context)).abort()
+        self.ring(through).open_header(Message(head), dict(context))
 
 
 class Keys(Protocol):
@@ -265,12 +265,14 @@ class Bindings:
             pairs.
         aad: of every entry; needed to read bodies and to re-encrypt foreign ciphertext.
         aad_from: ``module:function``, called in the same way, gives bytes.
+        vouched: the caller answers for foreign entries that prove no sender: nobody else could write where they lie.
     """
 
     context: Mapping[str, str] = field(default_factory=dict[str, str])
     context_from: str | None = None
     aad: bytes = b""
     aad_from: str | None = None
+    vouched: bool = False
 
     def __post_init__(self) -> None:
         canonicalise(self.context)
@@ -742,6 +744,9 @@ def _convert(job: Job, keys: HeldKeys, row: Row) -> Outcome:
             reader = reader_of(start, job.readers)
             if reader is None:
                 raise ConflictError("the entry was changed meanwhile")
+            if not (reader.sender_authenticated or job.bindings.vouched):
+                # A public key must not be enough to make what the new keys vouch for.
+                raise _UnprovenSenderError
             original.seek(0)
             noted = _Noted(sink, kept.with_suffix(".head"))
             with (
@@ -757,7 +762,13 @@ def _convert(job: Job, keys: HeldKeys, row: Row) -> Outcome:
         return Outcome(row.n, State.TODO)
     except InvalidCiphertextError:
         return Outcome(row.n, State.REPORTED, Reason.READER_REFUSED)
+    except _UnprovenSenderError:
+        return Outcome(row.n, State.REPORTED, Reason.SENDER_UNPROVEN)
     return Outcome(row.n, State.DONE, new=head, converted=True)
+
+
+class _UnprovenSenderError(Exception):
+    """Anyone with a public key could have made the entry."""
 
 
 class _Noted:
