@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import doctest
 import os
 import re
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -103,17 +105,21 @@ def test_console_blocks_print_what_they_show(page: Path, tmp_path: Path) -> None
     )
     environment = {name: value for name, value in os.environ.items() if not name.startswith("ANYKMS_")}
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
-    done = subprocess.run(  # noqa: S603 # our own documents
+    process = subprocess.Popen(  # noqa: S603 # our own documents
         ["bash", "-c", script],  # noqa: S607 # any bash
         cwd=tmp_path,
         env=environment,
         stdin=subprocess.DEVNULL,
-        capture_output=True,
+        stdout=subprocess.PIPE,
         text=True,
-        check=False,
+        process_group=0,
     )
-    results = re.findall(rf"(.*?)\n?^{END} (\d+)\n", done.stdout, re.MULTILINE | re.DOTALL)
-    assert len(results) == len(shown), done.stdout + done.stderr
+    said, _ = process.communicate()
+    # A page that went wrong has left its servers running.
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGTERM)
+    results = re.findall(rf"(.*?)\n?^{END} (\d+)\n", said, re.MULTILINE | re.DOTALL)
+    assert len(results) == len(shown), said
     following = [*(command.text for command in shown[1:]), ""]
     check = doctest.OutputChecker().check_output
     for command, (output, code), next_text in zip(shown, results, following, strict=True):
