@@ -63,6 +63,8 @@ class AzureProvider:
     def __init__(self, azure: Connection, clock: Clock, transition_timeout: float) -> None:
         self._azure = azure
         self._vault = Vault(azure, clock, transition_timeout)
+        # A version has one key pair for ever, so the pinned fingerprint need be compared with it only once.
+        self._sender_versions: dict[KeyInfo, str] = {}
 
     @classmethod
     def connect(
@@ -483,9 +485,12 @@ class AzureProvider:
         version = self._pinned(info)
         if info.conf_digest is None:
             self._usable(info, version, "sign")
-        signature = facts.decode(
-            self._crypto(info, version, "sign", {"value": facts.encode(message)}), "value"
-        )
+        try:
+            reply = self._crypto(info, version, "sign", {"value": facts.encode(message)})
+        except KMSError:
+            self._sender_versions.pop(info, None)  # look again next time
+            raise
+        signature = facts.decode(reply, "value")
         width = info.algorithm.spec.coordinate_size
         expected = (info.key_size or 0) // 8 if width is None else 2 * width
         if len(signature) != expected:
@@ -506,7 +511,12 @@ class AzureProvider:
 
     def _pinned(self, info: KeyInfo) -> str:
         """The one version of a key that does not rotate."""
-        return info.uri.version or self._sender(info)[1].id
+        if info.uri.version is not None:
+            return info.uri.version
+        version = self._sender_versions.get(info)
+        if version is None:
+            version = self._sender_versions[info] = self._sender(info)[1].id
+        return version
 
     def _sender(self, info: KeyInfo) -> tuple[Reply, Row]:
         """A sender key, which ``info`` pins by its public key and not by its version."""

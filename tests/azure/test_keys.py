@@ -399,6 +399,21 @@ class TestForeignKeys:
         assert client.get_key("opener").purpose is KeyPurpose.ASYMMETRIC_DECRYPT
 
 
+def test_a_senders_version_is_looked_up_once(az: AzureEmulator, client: KMSClient, keys: Any) -> None:
+    info = client.generate_key(WRAPPING)
+    ring = Keyring([client.key(info)])
+    message = ring.encrypt(b"first", context={})
+    before = len(az.requests)
+    ring.encrypt(b"second", context={})
+    assert az.requests.operations[before:] == ["GetKey", "wrapKey", "sign"]
+    keys.begin_delete_key(SENDER).wait()
+    keys.purge_deleted_key(SENDER)
+    keys.create_ec_key(SENDER)  # another key pair of the same name
+    with pytest.raises(errors.KMSError):
+        ring.encrypt(b"third", context={})
+    assert ring.decrypt(message, context={}) == b"first"
+
+
 class TestOutsiders:
     """Who has only the RSA public key can wrap under it; nobody takes that for a message of the key's users."""
 
