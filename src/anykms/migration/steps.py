@@ -9,7 +9,6 @@ from __future__ import annotations
 import errno
 import hashlib
 import importlib
-import io
 import os
 import tempfile
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
