@@ -84,8 +84,8 @@ ADVICE: Final[dict[Reason, str]] = {
     Reason.UNREADABLE: "it cannot be read: see to its permissions, then run again",
     Reason.HOOK_FAILED: "the hook of --context-from or --aad-from raised an error for it",
     Reason.READER_REFUSED: "the reader of its foreign format does not open it: look at its keys and options",
-    Reason.SENDER_UNPROVEN: "whoever has the public key could have made it, and the new message would be as good as your "
-    "own: use --vouch if nobody but you could write where it lies",
+    Reason.SENDER_UNPROVEN: "whoever has the public key could have made it, and the new message would pass for "
+    "yours: use --vouch if nobody but you could write where it lies",
     Reason.OLD_KEY_NAMED: "it still names an old key: run the migration again",
     Reason.NEW_KEY_MISSING: "it lacks a new key: run the migration again",
     Reason.STILL_FOREIGN: "it is still of a foreign format: run the migration again with --format",
