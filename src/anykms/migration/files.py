@@ -39,6 +39,8 @@ _FEW: Final = 4
 _PIECE: Final = 1024 * 1024
 _TICK: Final = 20_000_000
 """Nanoseconds within which two writes may leave one time stamp; kernels keep it to a timer tick, 1 to 10 ms."""
+_PAUSES: Final = 5
+"""How often a file is waited for that is being written."""
 _SETTLED: Final = 2.0
 """Seconds after which nobody is in the middle of an exchange, which takes microseconds."""
 _TEMPORARY: Final = re.compile(r"\.anykms-(?:(\d+)-(\d+)-(\d+)\.swap|.*\.(?:new|tmp))", re.DOTALL)
@@ -309,10 +311,12 @@ class _Successor:
 
     @classmethod
     def beside(cls, folder: int, name: str, stack: ExitStack) -> Self:
-        """Raises FileNotFoundError where there is no such regular file."""
+        """Raises FileNotFoundError where there is no such regular file, ConflictError where writers never rest."""
         old = os.open(name, _READ, dir_fd=folder)
         stack.callback(os.close, old)
         before = _settled(old)
+        if before is None:
+            raise ConflictError(f"{_shown(name)} is being written; it was left alone")
         if not stat.S_ISREG(before.st_mode):
             raise FileNotFoundError(errno.ENOENT, "not a regular file any more", _shown(name))
         while True:
@@ -373,6 +377,8 @@ def _begin(folders: _Folders, swap: Swap, stack: ExitStack) -> _Successor | None
     try:
         folder, name = folders.find(swap.id)
         successor = _Successor.beside(folder, name, stack)
+    except ConflictError:
+        return None
     except OSError as error:
         if error.errno in _GONE:
             return None
@@ -397,13 +403,15 @@ def _write(descriptor: int, data: bytes) -> None:
         view = view[os.write(descriptor, view) :]
 
 
-def _settled(descriptor: int) -> os.stat_result:
-    """What the file is, once a further write is sure to leave another time stamp."""
-    facts = os.fstat(descriptor)
-    while (since := time.time_ns() - facts.st_mtime_ns) < _TICK and since > -_TICK:
-        time.sleep((_TICK - since) / 1e9)
+def _settled(descriptor: int) -> os.stat_result | None:
+    """What the file is, once a further write is sure to leave another time stamp; None if writers give it no pause."""
+    for _ in range(_PAUSES):
         facts = os.fstat(descriptor)
-    return facts
+        since = time.time_ns() - facts.st_mtime_ns
+        if abs(since) >= _TICK:
+            return facts
+        time.sleep((_TICK - since) / 1e9)
+    return None
 
 
 def _version(facts: os.stat_result) -> tuple[int, ...]:
