@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -211,3 +213,31 @@ def test_clauses_are_measured_and_every_cloud_is_priced() -> None:
             assert len(price.seen) == len("2026-11-24")
         assert price.requests_per_call >= 1
     assert {"awskms", "gcpkms", "azurekms"} == set(prices().providers)
+
+
+def test_a_terminal_sees_how_far_it_is(tmp_path: Path) -> None:
+    master, slave = os.openpty()
+    environment = {n: v for n, v in os.environ.items() if not n.startswith(("ANYKMS", "PYTEST"))}
+    command = [str(ANYKMS), "contract", "--emulator", "local", "--yes", "--only", FEW]
+    process = subprocess.Popen(  # noqa: S603 # our own command
+        command,
+        cwd=tmp_path,
+        env=environment | {"TERM": "xterm", "COLUMNS": "100"},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=slave,
+    )
+    os.close(slave)
+    drawn = bytearray()
+    with contextlib.suppress(OSError):  # the other end is closed
+        while piece := os.read(master, 65536):
+            drawn += piece
+    os.close(master)
+    said, _ = process.communicate()
+    assert process.returncode == 0, said
+    counts = re.findall(rb"(\d+)/(\d+)", bytes(drawn))
+    total = max(int(whole) for _, whole in counts)
+    assert total > 1
+    assert {int(whole) for _, whole in counts} == {total}
+    assert [int(done) for done, _ in counts][-1] == total
+    assert b"0 failed" in drawn

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -102,7 +102,7 @@ def contract(
             return
         if not as_json:
             _show_plan(plan, journal, as_json, err=True)
-        with _progress(sum(row.cases for row in plan)) as progress:
+        with _onlooker() as onlooker:
             finished = run(
                 stores,
                 journal,
@@ -110,7 +110,7 @@ def contract(
                 read_only=settings["read_only"] or None,
                 deviations=settings["deviations"],
                 only=settings["only"],
-                progress=progress,
+                onlooker=onlooker,
             )
     if folder is not None:
         write_report(finished.report, folder / "conformance")
@@ -236,8 +236,26 @@ def _show(finished: Finished, journal: Journal, as_json: bool) -> None:
         click.echo(f"Next: anykms contract --resume {journal.run} --yes runs again what did not pass")
 
 
+class _Bar:
+    """A bar that knows how many cases there are once they are selected."""
+
+    def __init__(self, bar: Progress) -> None:
+        self._bar = bar
+        self._task = bar.add_task("clauses", total=None, failed=0)
+        self._failed = 0
+
+    def selected(self, cases: int) -> None:
+        """See ``Onlooker``."""
+        self._bar.update(self._task, total=cases)
+
+    def finished(self, outcome: Outcome) -> None:
+        """See ``Onlooker``."""
+        self._failed += outcome.status is Status.FAILED
+        self._bar.update(self._task, advance=1, failed=self._failed)
+
+
 @contextmanager
-def _progress(total: int) -> Generator[Callable[[Outcome], None] | None]:
+def _onlooker() -> Generator[_Bar | None]:
     """A bar on stderr, where that is a terminal."""
     console = Console(stderr=True)
     if not console.is_terminal:
@@ -251,15 +269,7 @@ def _progress(total: int) -> Generator[Callable[[Outcome], None] | None]:
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=console) as bar:
-        task = bar.add_task("clauses", total=total, failed=0)
-        failed = 0
-
-        def note(outcome: Outcome) -> None:
-            nonlocal failed
-            failed += outcome.status is Status.FAILED
-            bar.update(task, advance=1, failed=failed)
-
-        yield note
+        yield _Bar(bar)
 
 
 def _shown(text: str) -> str:

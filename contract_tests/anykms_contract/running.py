@@ -6,11 +6,11 @@ import os
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import msgspec
 import pytest
@@ -224,6 +224,18 @@ _RUNS: Final[list[_Run]] = []
 """The run in progress: its generated modules are imported by pytest, which passes them nothing."""
 
 
+class Onlooker(Protocol):
+    """Who is told how far a run is."""
+
+    def selected(self, cases: int) -> None:
+        """So many cases are to be run."""
+        ...
+
+    def finished(self, outcome: Outcome) -> None:
+        """One of them was."""
+        ...
+
+
 def run(
     stores: list[Store],
     journal: Journal,
@@ -232,7 +244,7 @@ def run(
     read_only: list[str] | None = None,
     deviations: Mapping[str, str] | None = None,
     only: str = "",
-    progress: Callable[[Outcome], None] | None = None,
+    onlooker: Onlooker | None = None,
 ) -> Finished:
     """Run the clauses that are not done yet, then schedule the destruction of every key that was made.
 
@@ -241,14 +253,14 @@ def run(
         read_only: names or URIs of keys; only clauses that make and change nothing are run, on them.
         deviations: clause, or ``clause[case]``, to the reason why it is not kept.
         only: a pytest ``-k`` expression over the clauses.
-        progress: called with each outcome.
+        onlooker: is told what is to be run, and each outcome.
     """
     watch = Watch(limit, journal.calls.total())
 
     def note(outcome: Outcome) -> None:
         journal.record(outcome)
-        if progress is not None:
-            progress(outcome)
+        if onlooker is not None:
+            onlooker.finished(outcome)
 
     _check_deviations(deviations or {})
     session = _Run(stores, watch, journal, read_only, deviations or {})
@@ -259,7 +271,7 @@ def run(
     _RUNS.append(session)
     try:
         with tempfile.TemporaryDirectory(prefix="anykms-contract-") as folder:
-            problem = _pytest(Path(folder), session, recorder, only)
+            problem = _pytest(Path(folder), _Selection(session, onlooker), recorder, only)
     finally:
         _RUNS.remove(session)
         for store in stores:
@@ -273,8 +285,8 @@ def run(
     return Finished(build(journal.outcomes, columns), left_over, problem)
 
 
-def _pytest(folder: Path, session: _Run, recorder: Recorder, only: str) -> str:
-    for number in range(len(session.stores)):
+def _pytest(folder: Path, selection: _Selection, recorder: Recorder, only: str) -> str:
+    for number in range(len(selection.session.stores)):
         name = f"test_store_{number}.py"
         (folder / name).write_text(_BINDING.format(number=number), encoding="utf-8")
     (folder / "pytest.ini").write_text("[pytest]\n", encoding="utf-8")
@@ -298,7 +310,7 @@ def _pytest(folder: Path, session: _Run, recorder: Recorder, only: str) -> str:
         name: os.environ.pop(name) for name in ("PYTEST_ADDOPTS", "PYTEST_PLUGINS") if name in os.environ
     }
     try:
-        code = pytest.main(arguments, plugins=[_Selection(session), recorder])
+        code = pytest.main(arguments, plugins=[selection, recorder])
     finally:
         os.environ |= theirs
         for name in set(sys.modules) - before:
@@ -316,18 +328,23 @@ def _pytest(folder: Path, session: _Run, recorder: Recorder, only: str) -> str:
 class _Selection:
     """Leaves out what was run before, and counts the calls of each case."""
 
-    def __init__(self, session: _Run) -> None:
-        self._session = session
+    def __init__(self, session: _Run, onlooker: Onlooker | None) -> None:
+        self.session = session
+        self._onlooker = onlooker
 
     def pytest_collection_modifyitems(self, items: list[pytest.Item], config: pytest.Config) -> None:
         kept: list[pytest.Item] = []
         dropped: list[pytest.Item] = []
         for item in items:
             clause, case, label = identify(item)
-            done = self._session.journal.finished(label)
+            done = self.session.journal.finished(label)
             (dropped if (clause, case) in done else kept).append(item)
         items[:] = kept
         config.hook.pytest_deselected(items=dropped)
+
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        if self._onlooker is not None:
+            self._onlooker.selected(len(session.items))
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_teardown(self, item: pytest.Item) -> None:
@@ -336,7 +353,7 @@ class _Selection:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_protocol(self) -> None:
-        self._session.watch.calls.clear()
+        self.session.watch.calls.clear()
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_makereport(
@@ -344,7 +361,7 @@ class _Selection:
     ) -> Generator[None, object, object]:
         if call.excinfo is not None and isinstance(call.excinfo.value, SystemExit):
             item.session.shouldstop = "ended by a signal"  # pytest would go on to the next clause
-        item.stash[CALLS] = dict(self._session.watch.calls)
+        item.stash[CALLS] = dict(self.session.watch.calls)
         return (yield)
 
 
