@@ -36,7 +36,7 @@ def sdk_client(where: Mapping[str, Any]) -> Any:
     return importlib.import_module("boto3").client("kms", config=client_config(), **where)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="class")
 def harness() -> Iterator[Harness]:
     # One SDK client for all: it keeps nothing between calls, and takes 0.1 s to make.
     with (
@@ -60,7 +60,7 @@ def harness() -> Iterator[Harness]:
         yield opened
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="class")
 def harnesses(
     harness: Harness, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[Harness, Harness]]:

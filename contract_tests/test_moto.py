@@ -65,7 +65,7 @@ def whole(reason: str, *clauses: Callable[..., object]) -> dict[str, str]:
     return {clause.__name__: reason for clause in clauses}
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="class")
 def harness() -> Iterator[Harness]:
     server: Any = importlib.import_module("moto.server").ThreadedMotoServer(
         ip_address="127.0.0.1", port=0, verbose=False
@@ -92,7 +92,7 @@ def harness() -> Iterator[Harness]:
         server.stop()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="class")
 def harnesses(
     harness: Harness, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[Harness, Harness]]:
