@@ -472,7 +472,7 @@ def _prepare(job: Job, keys: HeldKeys, row: Row, head: bytes | OSError | None) -
         return _convert(job, keys, row)
     if message.generation == MAX_GENERATION:
         return Outcome(row.n, State.REPORTED, Reason.GENERATION_END)
-    context = _required(job, claim, row.id)
+    context = _required(job, claim.required, row.id)
     # Where a key is removed, one that stays must open the message; that proves that it still answers.
     opening = ahead.recipients if job.mode is Mode.REMOVE else claim.recipients
     new = keys.rewrap(head, context, opening=opening, recipients=ahead.recipients)
@@ -480,12 +480,18 @@ def _prepare(job: Job, keys: HeldKeys, row: Row, head: bytes | OSError | None) -
     return Outcome(row.n, State.PREPARED, old=head, new=new, made=made)
 
 
-def _required(job: Job, claim: Claim, entry_id: str) -> dict[str, str]:
-    """The values that the message requires and does not hold."""
-    if not claim.required:
+def _required(job: Job, names: Collection[str], entry_id: str) -> dict[str, str]:
+    """The values that a message requires and does not hold."""
+    if not names:
         return {}
     given = job.bindings.context_for(job.target.name, entry_id)
-    return {name: given[name] for name in claim.required if name in given}
+    return {name: given[name] for name in names if name in given}
+
+
+def _whole_context(job: Job, message: Message, entry_id: str) -> dict[str, str]:
+    """The pairs that a message holds, and those that it requires as far as they are known."""
+    claims = message.immutable
+    return dict(claims.context) | _required(job, claims.required, entry_id)
 
 
 def _failed(n: int, error: Exception) -> Outcome:
@@ -560,12 +566,7 @@ def _open(
     job: Job, keys: HeldKeys, through: frozenset[KeyURI], head: bytes, message: Message, entry_id: str
 ) -> None:
     """Check a header through one of some keys; no body is read."""
-    claims = message.immutable
-    context = dict(claims.context)
-    if claims.required:
-        given = job.bindings.context_for(job.target.name, entry_id)
-        context |= {name: given[name] for name in claims.required if name in given}
-    keys.prove(head, context, through)
+    keys.prove(head, _whole_context(job, message, entry_id), through)
 
 
 @dataclass(frozen=True, slots=True)
@@ -667,12 +668,8 @@ def _verify(job: Job, keys: HeldKeys, entry: Entry, head: bytes, full: bool) -> 
 
 
 def _read_through(job: Job, keys: HeldKeys, uri: KeyURI, message: Message, entry_id: str) -> None:
-    claims = message.immutable
     name = job.target.name
-    context = dict(claims.context)
-    if claims.required:
-        given = job.bindings.context_for(name, entry_id)
-        context |= {name: given[name] for name in claims.required if name in given}
+    context = _whole_context(job, message, entry_id)
     with (
         job.target.reading(entry_id) as source,
         keys.ring([uri]).decrypt_stream(
